@@ -1,0 +1,779 @@
+"""The report of results: which member is how fast and how right, where, and under which conditions.
+
+Latency and accuracy are separate measurements of one model file, joined by its sha256. Only what was measured
+under the same conditions stands in one table, called a board here: one scope, one machine with one setting,
+and one set of rows. Fronts never cross boards.
+"""
+
+import argparse
+import json
+import math
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from family import pages
+from family.errors import UserError
+from family.outputs import whole_file
+from family.pages import NOTHING, amount, percent, plain
+
+SUMMARY = "an HTML and Markdown report of results, with pictures"
+SCHEMA = 1
+TITLE = "Accuracy and latency of the family"
+SCHEMES = ("fp32", "fp16", "int8")
+INVALID = "INVALID"
+ORIGIN = Path(__file__).parent / "results" / "origin.json"
+WORDS = {
+    "member": "a trained model in one scheme, named variant-resolution-scope-scheme, with the recipe's label "
+    "after the scope",
+    "scope": "what a member knows: general is the whole tree, a vertical is one part of it; each is measured "
+    "on its own rows",
+    "scheme": "how the numbers in the model file are stored: fp32, fp16 or int8",
+    "p50, p99": "half, and 99 of 100, of the images took at most this long, from JPEG bytes to answer, one "
+    "at a time",
+    "upper": "with 95 % confidence the true p99 is not above this; a budget is compared with it",
+    "top-k": "the right category was among the k best guesses, in per cent of images",
+    "macro": "top-1 averaged over categories instead of images, so that rare categories count as much",
+    "L1, L2, ...": "the guess was right at this level of the tree (1 is the broadest), in per cent of images",
+    "Pareto front": "the members for which no other is both faster (by upper) and more accurate (by top-1)",
+}
+ORIGIN_TITLE = "The system that this project follows"
+LEVELS_NOTE = (
+    "Members on the front, or where there is none all of them; six at most, the most accurate first. A "
+    "mark's area grows with the number of category nodes at the level."
+)
+COSTS_NOTE = (
+    "Each member against the fp32 member of the same run. A speed of 2.00× is half the p50; points are "
+    "percentage points of accuracy."
+)
+CSV_FIELDS = [
+    *("scope", "machine", "provider", "threads", "batch", "dataset", "split", "digest", "n_images", "member"),
+    *("variant", "resolution_px", "label", "scheme", "model_sha256", "size_mb", "n_parameters", "n_classes"),
+    *("p50_ms", "p99_ms", "upper_ms", "images_per_s", "throughput_batch", "top1", "top3", "top5", "macro"),
+]
+WIDE_PX, NARROW_PX = 1040, 358
+_REQUIRED = {
+    "latency": {"machine": dict, "latency_ms": dict},
+    "accuracy": {"dataset": dict, "metrics": dict},
+}
+_LEVELS = {str(level) for level in range(1, 100)}
+_NAMES = ("member", "variant", "scope", "scheme", "model_sha256")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "results", nargs="+", type=Path, metavar="RESULTS.jsonl", help="measurements, one a line"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the report")
+    parser.add_argument("--budget-ms", type=float, metavar="MS", help="mark what answers within this, at p99")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a path")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the report and print its path."""
+    if args.budget_ms is not None and not 0 < args.budget_ms < math.inf:
+        raise UserError(f"--budget-ms is {args.budget_ms:g}; give milliseconds above 0, such as 20")
+    path = write_report(read_rows(args.results), args.out, args.budget_ms)
+    if args.json:
+        print(json.dumps({"report": str(path), "folder": str(path.parent)}))
+        return 0
+    budget = f" --budget-ms {args.budget_ms:g}" if args.budget_ms else ""
+    print(f"next: family pick {shlex.join(map(str, args.results))}{budget}")
+    print(path)
+    return 0
+
+
+def write_report(rows: list[dict], out: Path, budget_ms: float | None = None) -> Path:
+    """Write report.html, report.md, table.csv and accuracy-latency.svg to a folder; return the page's path.
+
+    Each file is replaced whole, the page last; other files in the folder stay.
+
+    Raises:
+        UserError: there is nothing to report, a row cannot be read, or the folder cannot be written.
+    """
+    found = boards(rows)
+    chart = _scatter(found[0], budget_ms, WIDE_PX)
+    files = {
+        "accuracy-latency.svg": pages.standalone(chart),
+        "table.csv": _csv(found),
+        "report.md": _markdown(found, rows, budget_ms),
+        "report.html": _page(found, rows, budget_ms),
+    }
+    out = Path(out).absolute()
+    try:
+        for name, text in files.items():
+            with whole_file(out / name) as partial:
+                partial.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from error
+    return out / "report.html"
+
+
+def markdown_tables(rows: list[dict], budget_ms: float | None = None) -> str:
+    """Return a Markdown table for each board, with the conditions of its numbers under it."""
+    found = boards(rows)
+    return "\n\n".join(_markdown_board(board, found, budget_ms) for board in found) + "\n"
+
+
+# Reading
+
+
+def read_rows(paths: Iterable[Path]) -> list[dict]:
+    """Read measurements from JSON lines.
+
+    Raises:
+        UserError: a file is missing, or a line is no measurement that this version reads; names both.
+    """
+    rows = []
+    for path in paths:
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}; give a file that `family bench` wrote") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} is not UTF-8 text; give a file that `family bench` wrote") from error
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                rows.append(_read_line(line, f"{path}, line {number}"))
+    return rows
+
+
+def _read_line(line: str, where: str) -> dict:
+    try:
+        row = json.loads(line, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not a JSON object ({error}); remove the line or measure again") from error
+    check_row(row, where)
+    return row
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+def check_row(row: object, where: str) -> None:
+    """Refuse a row that this version cannot read.
+
+    Raises:
+        UserError: names the place, what was got and what is read.
+    """
+    if not isinstance(row, dict) or not isinstance(row.get("schema"), int):
+        raise UserError(f'{where}: not a measurement; one is a JSON object with "schema" and "kind"')
+    if row["schema"] > SCHEMA:
+        raise UserError(f"{where}: schema {row['schema']}; this version reads up to {SCHEMA}; update it")
+    if not isinstance(row.get("kind"), str):
+        raise UserError(f'{where}: "kind" is missing; latency and accuracy are read')
+    if row["kind"] not in _REQUIRED:
+        return
+    wanted = dict.fromkeys(_NAMES, str) | _REQUIRED[row["kind"]]
+    for field, type_ in wanted.items():
+        if not isinstance(row.get(field), type_):
+            kind = "text" if type_ is str else "an object"
+            raise UserError(f"{where}: {field!r} is {row.get(field)!r}; a {row['kind']} row has {kind} there")
+    confusion = row["kind"] == "accuracy" and row["metrics"].get("confusion")
+    if confusion and not _is_square(confusion):
+        raise UserError(f"{where}: the confusion matrix is not as long and as wide as its ids")
+
+
+def _is_square(confusion: object) -> bool:
+    ids, matrix = _part(confusion, "ids", list), _part(confusion, "matrix", list)
+    return 0 < len(ids) == len(matrix) and all(
+        isinstance(line, list) and len(line) == len(ids) and all(isinstance(n, int) for n in line)
+        for line in matrix
+    )
+
+
+def _number(row: dict | None, *keys: str) -> float | None:
+    """Return the number at a path of keys, or None."""
+    value: object = row
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
+    return value if usable else None
+
+
+def _part(row: object, key: str, type_: type) -> list | dict:
+    """Return the list or object at a key, or an empty one."""
+    value = row.get(key) if isinstance(row, dict) else None
+    return value if isinstance(value, type_) else type_()
+
+
+# Joining
+
+
+def boards(rows: Sequence[dict]) -> list[dict]:
+    """Join latency with accuracy and split by what may be compared.
+
+    Returns:
+        `{"scope", "machine", "dataset", "members"}` each, general scope first. `machine` is any latency row
+        and `dataset` any accuracy row of the board, for what all of its rows share, or None. A member that
+        lacks one kind of measurement stands in each board that has its other kind.
+
+    Raises:
+        UserError: there is no latency and no accuracy row, or one cannot be read.
+    """
+    files: dict[str, dict] = {}
+    for number, row in enumerate(rows, 1):
+        check_row(row, f"row {number}")
+        if row["kind"] in _REQUIRED:
+            kinds = files.setdefault(row["model_sha256"], {"latency": {}, "accuracy": {}})
+            known = kinds[row["kind"]].get(_setting(row))
+            if known is None or str(row.get("at")) >= str(known.get("at")):
+                kinds[row["kind"]][_setting(row)] = row
+    if not files:
+        raise UserError("no latency or accuracy measurements to report; `family bench` writes them")
+    scopes = sorted({_any_row(kinds)["scope"] for kinds in files.values()}, key=lambda s: (s != "general", s))
+    return [board for scope in scopes for board in _boards_of(scope, files)]
+
+
+def _setting(row: dict) -> tuple:
+    """Return what must be equal for two rows of a kind to be compared."""
+    if row["kind"] == "accuracy":
+        return (*(str(row["dataset"].get(key)) for key in ("name", "digest", "split")), str(row.get("n")))
+    machine = row["machine"]
+    where = [machine.get(key) for key in ("name", "cpu", "cores", "gpu", "features")]
+    how = [row.get(key) for key in ("provider", "threads", "batch")]
+    return tuple(map(str, [*where, _part(machine, "versions", dict).get("onnxruntime"), *how]))
+
+
+def _any_row(kinds: dict) -> dict:
+    return next(iter([*kinds["latency"].values(), *kinds["accuracy"].values()]))
+
+
+def _boards_of(scope: str, files: dict[str, dict]) -> list[dict]:
+    mine = [kinds for kinds in files.values() if _any_row(kinds)["scope"] == scope]
+    pairs = list(dict.fromkeys((a, b) for kinds in mine for a in kinds["latency"] for b in kinds["accuracy"]))
+    for kinds in mine:
+        if not kinds["accuracy"]:
+            pairs += [(a, None) for a in kinds["latency"] if a not in {pair[0] for pair in pairs}]
+        if not kinds["latency"]:
+            pairs += [(None, b) for b in kinds["accuracy"] if b not in {pair[1] for pair in pairs}]
+    return [_board(scope, mine, latency, accuracy) for latency, accuracy in pairs]
+
+
+def _board(scope: str, mine: Sequence[dict], latency: tuple | None, accuracy: tuple | None) -> dict:
+    members = [
+        _member(kinds["latency"].get(latency), kinds["accuracy"].get(accuracy))
+        for kinds in mine
+        if (latency in kinds["latency"] or not kinds["latency"])
+        and (accuracy in kinds["accuracy"] or not kinds["accuracy"])
+    ]
+    names = [member["member"] for member in members]
+    for member in members:
+        if names.count(member["member"]) > 1:
+            member["member"] += f" ({member['model_sha256'][:7]})"
+    comparable = [m for m in members if m["comparable"]]
+    fronts = pareto([(m["upper_ms"], m["top1"]) for m in comparable])
+    for member, front in zip(comparable, fronts, strict=True):
+        member["front"] = front
+    members.sort(key=lambda m: (-(m["top1"] if m["top1"] is not None else -1), m["upper_ms"] or math.inf))
+    return {
+        "scope": scope,
+        "machine": next((m["latency"] for m in members if m["latency"]), None),
+        "dataset": next((m["accuracy"] for m in members if m["accuracy"]), None),
+        "members": members,
+    }
+
+
+def _member(latency: dict | None, accuracy: dict | None) -> dict:
+    """Return one line of a board; accuracies are fractions."""
+    row = latency or accuracy
+    rates = [r for r in _part(latency, "throughput", list) if _number(r, "images_per_s")]
+    best = max(rates, key=lambda r: r["images_per_s"], default={})
+    metrics = _part(accuracy, "metrics", dict)
+    levels = sorted(int(key) for key in _part(metrics, "levels", dict) if key in _LEVELS)
+    member = {key: row.get(key) for key in ("member", "variant", "resolution_px", "scope", "label", "scheme")}
+    member |= {key: _number(latency, key) for key in ("size_mb", "n_parameters", "n_classes")}
+    member |= {f"{key}_ms": _number(latency, "latency_ms", key) for key in ("p50", "p99", "upper")}
+    member |= {key: _number(metrics, key, "micro") for key in ("top1", "top3", "top5")}
+    member |= {
+        "model_sha256": row["model_sha256"], "latency": latency, "accuracy": accuracy, "front": False,
+        "images_per_s": _number(best, "images_per_s"), "throughput_batch": best.get("batch"),
+        "macro": _number(metrics, "top1", "macro"), "levels": levels,
+    }  # fmt: skip
+    member |= {f"L{k}": _number(metrics, "levels", str(k), "micro") for k in levels}
+    member["remarks"] = _remarks(member)
+    member["comparable"] = not member["remarks"]
+    member["invalid"] = INVALID in member["remarks"]
+    return member
+
+
+def _remarks(member: dict) -> dict[str, str]:
+    """Return what keeps a member from being compared, with the details where there are any."""
+    latency, accuracy = member["latency"], member["accuracy"]
+    found = {}
+    if latency and not latency.get("valid", True):
+        found[INVALID] = plain(latency.get("invalid_because") or "no reason given")
+    elif latency and member["upper_ms"] is None:
+        found["no bound"] = "too few images to bound p99"
+    if not all(row.get("trained", True) for row in (latency, accuracy) if row):
+        found["untrained"] = ""
+    if not latency:
+        found["no latency"] = ""
+    if member["top1"] is None:
+        found["no accuracy"] = ""
+    return found
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Say of each (cost, gain) whether no other point is as good in both and better in one."""
+    return [
+        not any(cost <= point[0] and gain >= point[1] and (cost, gain) != point for cost, gain in points)
+        for point in points
+    ]
+
+
+# Words and numbers
+
+
+def _headline(board: dict, budget_ms: float | None, safe: Callable[[str], str], bold: Sequence[str]) -> str:
+    """Say in one sentence what is most accurate, what is fastest and what fits.
+
+    `safe` escapes a name for the kind of text; `bold` holds what stands before and after a bold one.
+    """
+    members = board["members"]
+    kind = "general " if board["scope"] == "general" else ""
+    of = _counted(len(members), f"{kind}member") + ("" if kind else f" for {safe(board['scope'])}")
+    of += f" on {safe(board['machine']['machine'].get('name'))}" if board["machine"] else ""
+    timed = [m for m in members if m["upper_ms"] is not None and not m["invalid"]]
+    usable = [m for m in members if m["comparable"]]
+    if not timed:
+        return f"Of {of}, none has a valid latency measurement yet."
+
+    def strong(member: dict) -> str:
+        return f"{bold[0]}{safe(member['member'])}{bold[1]}"
+
+    fastest = min(timed, key=lambda m: m["upper_ms"])
+    if not usable:
+        return (
+            f"Of {of}, {strong(fastest)} is the fastest ({_told(fastest)}); none is trained and "
+            "has both an accuracy and a valid latency yet."
+        )
+    best = max(usable, key=_merit)
+    second = "" if best is fastest else f" {strong(fastest)}"
+    text = (
+        f"Of {of}, {strong(best)} is the most accurate ({percent(best['top1'])} % of images filed "
+        f"right at the first guess, p99 at most {amount(best['upper_ms'])} ms) and{second} the fastest"
+    )
+    text += f" ({_told(fastest)})" if second else ""
+    if budget_ms is None:
+        return f"{text}."
+    inside = [m for m in usable if _fits(m, budget_ms)]
+    if not inside:
+        return f"{text}; none with a known accuracy fits {budget_ms:g} ms."
+    choice = max(inside, key=_merit)
+    return f"{text}; within {budget_ms:g} ms {strong(choice)} is the most accurate ({_told(choice)})."
+
+
+def _merit(member: dict) -> tuple[float, float]:
+    return member["top1"], -member["upper_ms"]
+
+
+def _told(member: dict) -> str:
+    known = f"{percent(member['top1'])} %, " if member["top1"] is not None else ""
+    return f"{known}p99 at most {amount(member['upper_ms'])} ms"
+
+
+def _fits(member: dict, budget_ms: float) -> bool | None:
+    if member["upper_ms"] is None or member["invalid"]:
+        return None
+    return member["upper_ms"] <= budget_ms
+
+
+def _conditions(board: dict) -> str:
+    """Say on what, with what and when the numbers of a board were measured."""
+    timed = [m["latency"] for m in board["members"] if m["latency"]]
+    judged = [m["accuracy"] for m in board["members"] if m["accuracy"]]
+    return plain(" ".join([*_latency_conditions(timed), *_accuracy_conditions(judged)]))
+
+
+def _latency_conditions(rows: Sequence[dict]) -> list[str]:
+    if not rows:
+        return []
+    row, machine = rows[0], rows[0]["machine"]
+    facts = [machine.get("cpu"), _counted(machine.get("cores"), "core"), machine.get("gpu")]
+    facts += [*_part(machine, "features", list), machine.get("system")]
+    facts.append(f"{machine['memory_gb']} GB of memory" if machine.get("memory_gb") else None)
+    facts += sorted({f"{k} {v}" for r in rows for k, v in _part(r["machine"], "versions", dict).items()})
+    return [
+        f"Latency on {machine.get('name')}: {', '.join(str(fact) for fact in facts if fact)}.",
+        f"Provider {row.get('provider')}, {_counted(row.get('threads'), 'thread')},",
+        f"batch {row.get('batch')}; {_span(r.get('n') for r in rows)} images for each member",
+        f"after {_span(r.get('warmup') for r in rows)} to warm up, on {_dates(rows)}.",
+        "Rate: the best of the batch sizes measured.",
+    ]
+
+
+def _accuracy_conditions(rows: Sequence[dict]) -> list[str]:
+    if not rows:
+        return []
+    data, n_listings = rows[0]["dataset"], _number(rows[0]["metrics"], "n_listings")
+    listings = f" of {n_listings:,} listings" if n_listings else ""
+    return [
+        f"Accuracy on {data.get('name')}, split {data.get('split')}, digest {str(data.get('digest'))[:12]}:",
+        f"{_span(r.get('n') for r in rows)} images{listings}, on {_dates(rows)}.",
+    ]
+
+
+def _in_short(board: dict) -> str:
+    """Say a board's conditions in one line, for under a picture."""
+    parts = []
+    if board["machine"]:
+        row = board["machine"]
+        parts += [row["machine"].get("name"), row.get("provider"), _counted(row.get("threads"), "thread")]
+    if board["dataset"]:
+        row = board["dataset"]
+        parts += [row["dataset"].get("name"), row["dataset"].get("split"), f"{_span([row.get('n')])} images"]
+    return plain(", ".join(str(part) for part in parts if part) + ".")
+
+
+def _counted(n: object, noun: str) -> str:
+    return "" if n is None else f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def _span(values: Iterable) -> str:
+    known = sorted({value for value in values if isinstance(value, int)})
+    if not known:
+        return "an unknown number of"
+    return f"{known[0]:,}" if len(known) == 1 else f"{known[0]:,} to {known[-1]:,}"
+
+
+def _dates(rows: Sequence[dict]) -> str:
+    days = sorted({str(row.get("at"))[:10] for row in rows})
+    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+
+
+def _name(board: dict, found: Sequence[dict]) -> str:
+    """Name a board by its scope, and by its machine and data where the report has several."""
+    parts = [f"Scope: {board['scope']}"]
+    row = board["machine"]
+    if row and len({_setting(b["machine"]) for b in found if b["machine"]}) > 1:
+        parts += [row["machine"].get("name"), row.get("provider"), _counted(row.get("threads"), "thread")]
+    row = board["dataset"]
+    if row and len({_setting(b["dataset"])[:3] for b in found if b["dataset"]}) > 1:
+        parts.append(row["dataset"].get("name"))
+    return plain(" · ".join(str(part) for part in parts if part))
+
+
+def _short(member: dict) -> str:
+    """Name a member where its scope and scheme are told elsewhere."""
+    return plain("-".join(str(member[key]) for key in ("variant", "resolution_px", "label") if member[key]))
+
+
+def _levels(board: dict) -> dict[int, int | None]:
+    """Return the levels that a board has, each with its number of categories."""
+    found = {}
+    for member in board["members"]:
+        for level in member["levels"]:
+            found.setdefault(level, _number(member["accuracy"]["metrics"], "levels", str(level), "nodes"))
+    return dict(sorted(found.items()))
+
+
+def _columns(board: dict, budget_ms: float | None) -> list[dict]:
+    """Return the columns of a board's table, without those that hold nothing."""
+    columns = [{"key": "size_mb", "label": "size\nMB", "text": amount}]
+    columns += [
+        {"key": f"{key}_ms", "label": f"{key}\nms", "text": amount} for key in ("p50", "p99", "upper")
+    ]
+    if budget_ms and board["machine"]:
+        columns.append({"key": "fits", "label": f"fits\n{budget_ms:g} ms", "text": _yes, "high": True})
+    columns.append({"key": "images_per_s", "label": "rate\nimages/s", "text": amount, "high": True})
+    rates = [("top1", "top-1"), ("top3", "top-3"), ("top5", "top-5"), ("macro", "macro")]
+    columns += [{"key": key, "label": f"{label}\n%", "text": percent, "high": True} for key, label in rates]
+    for level, n in _levels(board).items():
+        hint = f"level {level}, {_counted(n, 'category node')}"
+        columns.append(
+            {"key": f"L{level}", "label": f"L{level}\n%", "text": percent, "high": True, "help": hint}
+        )
+    held = {key for member in board["members"] for key, value in member.items() if value is not None} | {
+        "fits"
+    }
+    columns = [column for column in columns if column["key"] in held]
+    return [{"key": "member", "label": "member"}, *columns]
+
+
+def _yes(value: bool | None) -> str:
+    return NOTHING if value is None else "yes" if value else "no"
+
+
+def _details(board: dict) -> str:
+    """Say why members are marked, where the mark alone does not."""
+    told = [
+        f"{m['member']}: {mark}, {why}."
+        for m in board["members"]
+        for mark, why in m["remarks"].items()
+        if why
+    ]
+    return plain(" ".join(told))
+
+
+def _costs(board: dict) -> list[dict]:
+    """Compare each quantized member with the fp32 member of the same run, in ratios and in points."""
+    full = {_run_of(member): member for member in board["members"] if member["scheme"] == "fp32"}
+    rows = []
+    for member in board["members"]:
+        base = full.get(_run_of(member))
+        if member["scheme"] == "fp32" or base is None:
+            continue
+        row = {"member": member["member"], "size": _ratio(member["size_mb"], base["size_mb"])}
+        if not (member["invalid"] or base["invalid"]):
+            row["speed"] = _ratio(base["p50_ms"], member["p50_ms"])
+        for key in ("top1", *(f"L{level}" for level in _levels(board))):
+            if member.get(key) is not None and base.get(key) is not None:
+                row[key] = 100 * (member[key] - base[key])
+        rows.append(row)
+    return rows
+
+
+def _run_of(member: dict) -> tuple:
+    """Return what the schemes of one run share."""
+    bundle = (member["latency"] or {}).get("bundle")
+    return tuple(map(str, [bundle, *(member[key] for key in ("variant", "resolution_px", "scope", "label"))]))
+
+
+def _ratio(a: float | None, b: float | None) -> float | None:
+    return a / b if a is not None and b else None
+
+
+def _times(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.2f}×"
+
+
+def _cost_columns(board: dict) -> list[dict]:
+    columns = [
+        {"key": "member", "label": "member"},
+        {"key": "size", "label": "size", "text": _times, "help": "over the size of fp32"},
+        {"key": "speed", "label": "speed", "text": _times, "high": True, "help": "p50 of fp32 over p50"},
+    ]
+    for key, label in [("top1", "top-1"), *((f"L{level}", f"L{level}") for level in _levels(board))]:
+        columns.append({"key": key, "label": f"{label}\npoints", "text": pages.points, "high": True})
+    return columns
+
+
+def _origin() -> tuple[list[dict], list[dict], str]:
+    """Return the published figures of the system that this project follows: rows, columns and a note."""
+    origin = json.loads(ORIGIN.read_text(encoding="utf-8"))
+    status = origin["status"].replace(", ", ",\n")
+    columns = [{"key": "measure", "label": "measure"}, {"key": "percent", "label": f"published %\n{status}"}]
+    note = (
+        f"Source: {origin['source']}, {origin['data']}. They are {origin['status']}, "
+        "so they cannot be compared with the tables above."
+    )
+    return origin["figures"], columns, note
+
+
+def _left_out(rows: Sequence[dict]) -> str:
+    kinds = sorted({plain(row["kind"]) for row in rows if row["kind"] not in _REQUIRED})
+    return f"Rows of other kinds are not shown: {', '.join(kinds)}." if kinds else ""
+
+
+# The page
+
+
+def _page(found: Sequence[dict], rows: Sequence[dict], budget_ms: float | None) -> str:
+    lead = _headline(found[0], budget_ms, pages.escape, ("<strong>", "</strong>"))
+    figures, columns, note = _origin()
+    origin = pages.table(figures, columns, caption="Published figures") + pages.paragraph(note, "note")
+    sections = [
+        (
+            "Accuracy against latency",
+            _pictures(found, lambda board, width: _scatter(board, budget_ms, width)),
+        ),
+        ("Members", "".join(_members(board, found, budget_ms) for board in found)),
+        ("Accuracy by level", _by_level(found)),
+        ("What quantization costs and gains", _quantized(found)),
+        ("Where the time goes", _pictures(_one_of_each_machine(found), _time_bars)),
+        ("Confusion at the top of the tree", _confusion(found[0])),
+        (ORIGIN_TITLE, origin),
+        ("Words", pages.definitions(WORDS) + pages.paragraph(_left_out(rows), "note")),
+    ]
+    return pages.page(TITLE, f'<p class="lead">{lead}</p>\n', [section for section in sections if section[1]])
+
+
+def _pictures(found: Sequence[dict], draw: Callable[[dict, int], str]) -> str:
+    """Draw boards: in full width the first and the general ones, side by side the others."""
+    large, small = "", []
+    for board in found:
+        narrow = draw(board, NARROW_PX)
+        if not narrow:
+            continue
+        name, caption = _name(board, found), _in_short(board)
+        if board["scope"] == "general" or board is found[0]:
+            large += pages.figure(draw(board, WIDE_PX), caption, heading=name, narrow=narrow)
+        else:
+            small.append(pages.figure(narrow, caption, heading=name))
+    return large + pages.multiples(small)
+
+
+def _scatter(board: dict, budget_ms: float | None, width: int) -> str:
+    spots = []
+    for member in sorted(board["members"], key=_scheme_order):
+        x_ms = member["upper_ms"] if member["upper_ms"] is not None else member["p99_ms"]
+        if x_ms and member["top1"] is not None:
+            hint = ", ".join([f"{member['member']}: {_told(member)}", *member["remarks"]])
+            spot = {"x": x_ms, "y": 100 * member["top1"], "label": _short(member), "group": member["scheme"]}
+            spots.append({**spot, "hint": hint, "front": member["front"], "quiet": not member["comparable"]})
+    return pages.scatter(
+        spots,
+        title=f"Accuracy against latency, {plain(board['scope'])}",
+        x_label="p99 ms per image, upper bound (log scale)",
+        y_label="top-1 accuracy, %",
+        width=width,
+        log_x=True,
+        y_max=100,
+        budget=budget_ms,
+        budget_label=f"budget {budget_ms:g} ms" if budget_ms else "",
+    )
+
+
+def _scheme_order(member: dict) -> tuple:
+    scheme = member["scheme"]
+    return (SCHEMES.index(scheme) if scheme in SCHEMES else len(SCHEMES), scheme)
+
+
+def _members(board: dict, found: Sequence[dict], budget_ms: float | None) -> str:
+    rows = []
+    for member in board["members"]:
+        tags = [("front", "good")] if member["front"] else []
+        tags += [(mark, "bad" if mark == INVALID else "plain") for mark in member["remarks"]]
+        fits = _fits(member, budget_ms) if budget_ms else None
+        rows.append({**member, "tags": tags, "fits": fits, "quiet": not member["comparable"]})
+    name = _name(board, found)
+    table = pages.table(rows, _columns(board, budget_ms), caption=f"Members, {name}")
+    notes = pages.paragraph(_details(board), "note") + pages.paragraph(_conditions(board), "note")
+    return pages.heading(name) + table + notes
+
+
+def _by_level(found: Sequence[dict]) -> str:
+    """Draw accuracy by level once for each scope and its rows; it is the same on every machine."""
+    firsts: dict[tuple, dict] = {}
+    for board in found:
+        if board["dataset"]:
+            firsts.setdefault((board["scope"], _setting(board["dataset"])), board)
+    pictures = _pictures(list(firsts.values()), _level_lines)
+    return pages.paragraph(LEVELS_NOTE) + pictures if pictures else ""
+
+
+def _level_lines(board: dict, width: int) -> str:
+    """Draw accuracy by level for up to six members: those of the front where there is one."""
+    known = [m for m in board["members"] if m["levels"] and "untrained" not in m["remarks"]]
+    series = []
+    for member in ([m for m in known if m["front"]] or known)[:6]:
+        levels = member["accuracy"]["metrics"]["levels"]
+        spots = [
+            {"x": k, "y": 100 * member[f"L{k}"], "n": _number(levels, str(k), "nodes") or 0}
+            for k in member["levels"]
+            if member[f"L{k}"] is not None
+        ]
+        if spots:
+            series.append({"label": f"{_short(member)} {member['scheme']}", "points": spots})
+    if not series:
+        return ""
+    wide = width > 500
+    return pages.lines(
+        series,
+        title=f"Accuracy by level, {plain(board['scope'])}",
+        y_label="right at the level, % of images",
+        x_names={k: f"level {k}\n{n} nodes" if wide else f"L{k}\n{n}" for k, n in _levels(board).items()},
+        width=width,
+        y_max=100,
+    )
+
+
+def _quantized(found: Sequence[dict]) -> str:
+    body = ""
+    for board in found:
+        if costs := _costs(board):
+            name = _name(board, found)
+            table = pages.table(costs, _cost_columns(board), caption=f"Quantized against fp32, {name}")
+            body += pages.heading(name) + table + pages.paragraph(_conditions(board), "note")
+    return pages.paragraph(COSTS_NOTE) + body if body else ""
+
+
+def _one_of_each_machine(found: Sequence[dict]) -> list[dict]:
+    """Return the first board of each machine and setting; the stages of other scopes would look the same."""
+    firsts: dict[tuple, dict] = {}
+    for board in found:
+        if board["machine"]:
+            firsts.setdefault(_setting(board["machine"]), board)
+    return list(firsts.values())
+
+
+def _time_bars(board: dict, width: int) -> str:
+    rows = []
+    for member in sorted(board["members"], key=lambda m: m["p50_ms"] or 0):
+        stages = _part(member["latency"], "stages_ms", dict)
+        parts = {plain(name): value for name in stages if (value := _number(stages, name)) is not None}
+        if parts and not member["invalid"]:
+            rows.append({"label": f"{_short(member)} {member['scheme']}", "parts": parts})
+    title = f"Time per image by stage, {plain(board['scope'])}"
+    return pages.bars(rows, title=title, x_label="milliseconds per image", width=width) if rows else ""
+
+
+def _confusion(board: dict) -> str:
+    """Draw the confusion of the most accurate trained member that has one."""
+    for member in board["members"]:
+        confusion = member["accuracy"] and member["accuracy"]["metrics"].get("confusion")
+        if confusion and "untrained" not in member["remarks"]:
+            about = f"{member['member']}, level {confusion.get('level')}"
+            wide, narrow = (
+                pages.heatmap(
+                    confusion["ids"], confusion["matrix"], title=f"Confusion of {about}", width=width
+                )
+                for width in (760, NARROW_PX)
+            )
+            caption = (
+                f"{about}: of the images of each true category (row), the per cent that were filed under "
+                f"each category (column). {_in_short(board)}"
+            )
+            return pages.figure(wide, caption, narrow=narrow)
+    return ""
+
+
+# Markdown and comma-separated values
+
+
+def _markdown(found: Sequence[dict], rows: Sequence[dict], budget_ms: float | None) -> str:
+    parts = [f"# {TITLE}", _headline(found[0], budget_ms, pages.markdown, ("**", "**"))]
+    parts += ["![Accuracy against latency](accuracy-latency.svg)", "## Members"]
+    parts += [_markdown_board(board, found, budget_ms) for board in found]
+    costs = [(board, _costs(board)) for board in found]
+    if any(rows for _, rows in costs):
+        parts += ["## What quantization costs and gains", COSTS_NOTE]
+    for board, lines in costs:
+        if lines:
+            parts += [f"### {pages.markdown(_name(board, found))}"]
+            parts += [pages.markdown_table(lines, _cost_columns(board)), pages.markdown(_conditions(board))]
+    figures, columns, note = _origin()
+    parts += [f"## {ORIGIN_TITLE}", pages.markdown_table(figures, columns), note]
+    parts += ["## Words", "\n".join(f"- **{word}**: {meaning}" for word, meaning in WORDS.items())]
+    return "\n\n".join([*parts, pages.markdown(_left_out(rows))]).rstrip() + "\n"
+
+
+def _markdown_board(board: dict, found: Sequence[dict], budget_ms: float | None) -> str:
+    rows = []
+    for member in board["members"]:
+        marks = ["front"] if member["front"] else []
+        name = ", ".join([member["member"], *marks, *member["remarks"]])
+        rows.append({**member, "member": name, "fits": _fits(member, budget_ms) if budget_ms else None})
+    columns = [column for column in _columns(board, budget_ms) if budget_ms or column["key"] != "upper_ms"]
+    table = pages.markdown_table(rows, columns)
+    notes = [pages.markdown(text) for text in (_details(board), _conditions(board)) if text]
+    return "\n\n".join([f"### {pages.markdown(_name(board, found))}", table, *notes])
+
+
+def _csv(found: Sequence[dict]) -> str:
+    levels = sorted({level for board in found for level in _levels(board)})
+    rows = []
+    for member in (member for board in found for member in board["members"]):
+        latency, accuracy = member["latency"] or {}, member["accuracy"] or {}
+        row = {**member, **{key: latency.get(key) for key in ("provider", "threads", "batch")}}
+        row["machine"] = latency.get("machine", {}).get("name")
+        row |= {key: accuracy.get("dataset", {}).get(key) for key in ("split", "digest")}
+        row |= {"dataset": accuracy.get("dataset", {}).get("name"), "n_images": accuracy.get("n")}
+        row["remarks"] = "; ".join(
+            f"{mark}: {why}" if why else mark for mark, why in member["remarks"].items()
+        )
+        rows.append(row)
+    return pages.csv_table(rows, [*CSV_FIELDS, *(f"L{level}" for level in levels), "front", "remarks"])

@@ -1,0 +1,1 @@
+"""How many of us are there, and how do we agree? The only code that knows Horovod."""

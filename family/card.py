@@ -1,0 +1,41 @@
+"""The card: one JSON record that travels from run to bundle to results; each stage adds its own fields."""
+
+from pathlib import Path
+
+from family.errors import UserError
+from family.outputs import read_json, write_json
+
+SCHEMA = 1
+FILE = "card.json"
+_WANTED = ("schema", "name", "variant", "resolution_px", "scope", "classes", "preprocessing")
+
+
+def member_name(card: dict, scheme: str | None = None) -> str:
+    """Return `variant-resolution-scope[-label][-scheme]`."""
+    parts = [card["variant"], str(card["resolution_px"]), card["scope"], card.get("label"), scheme]
+    return "-".join(part for part in parts if part)
+
+
+def write_card(folder: Path, card: dict) -> None:
+    """Write a folder's card."""
+    write_json(folder / FILE, card)
+
+
+def read_card(folder: Path) -> dict:
+    """Read and check the card of a run or a bundle.
+
+    Raises:
+        UserError: there is none, it is of a newer schema, or a field is missing.
+    """
+    folder = Path(folder)
+    if not (folder / FILE).is_file():
+        raise UserError(f"{folder} is neither a finished run nor a bundle (no {FILE})")
+    card = read_json(folder / FILE)
+    if not isinstance(card, dict) or not isinstance(card.get("schema"), int):
+        raise UserError(f"{folder / FILE} is no card")
+    if card["schema"] > SCHEMA:
+        raise UserError(f"{folder / FILE}: card schema {card['schema']}; this version reads up to {SCHEMA}")
+    missing = [key for key in _WANTED if key not in card]
+    if missing:
+        raise UserError(f"{folder / FILE}: the card lacks {', '.join(missing)}")
+    return card

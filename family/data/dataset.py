@@ -1,0 +1,110 @@
+"""A dataset folder: dataset.json, ontology.csv, listings.parquet and images/, and the rows of it that a stage asks for."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+
+from family.data.ontology import Ontology, read_ontology
+from family.data.scopes import scope_ontology
+from family.data.splits import SPLITS
+from family.errors import UserError, unknown_name
+from family.outputs import read_json
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one split and scope, all images of a listing adjacent. Arrays are [n]."""
+
+    folder: Path
+    ontology: Ontology  # of the scope; its leaves are the classes
+    listing_ids: np.ndarray  # str
+    images: np.ndarray  # str, paths relative to the folder
+    labels: np.ndarray  # int32, class indices
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, row: int) -> bytes:
+        """Return the encoded bytes of a row's image."""
+        return (self.folder / str(self.images[row])).read_bytes()
+
+    def take(self, rows: np.ndarray) -> "Rows":
+        return Rows(self.folder, self.ontology, self.listing_ids[rows], self.images[rows], self.labels[rows])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An opened dataset folder."""
+
+    folder: Path
+    about: dict  # dataset.json
+    ontology: Ontology
+
+    @property
+    def digest(self) -> str:
+        return self.about["digest"]
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """listings.parquet: one row an image."""
+        return pa.parquet.read_table(self.folder / "listings.parquet")
+
+    def scope(self, name: str) -> Ontology:
+        """Return the tree of a scope: all of it, or a vertical's part."""
+        return scope_ontology(self.ontology, name)
+
+    def rows(self, split: str, scope: str = "general") -> Rows:
+        """Return the rows of a split whose category lies in the scope.
+
+        Raises:
+            UserError: no such split or scope, or no row in it.
+        """
+        if split not in SPLITS:
+            raise unknown_name("split", split, SPLITS)
+        ontology = self.scope(scope)
+        wanted = pc.and_(pc.equal(self.table["split"], split), pc.is_in(self.table["category"], pa.array(ontology.leaves)))
+        table = self.table.filter(wanted)
+        if table.num_rows == 0:
+            raise UserError(f"{self.folder} has no {split} rows in the scope {scope!r}")
+        listing_ids = table["listing_id"].to_numpy(zero_copy_only=False)
+        order = np.argsort(listing_ids.astype(str), kind="stable")
+        codes = table["category"].to_pylist()
+        labels = np.array([ontology.class_of[code] for code in codes], np.int32)
+        images = table["image"].to_numpy(zero_copy_only=False)
+        return Rows(self.folder, ontology, listing_ids[order], images[order], labels[order])
+
+
+def open_dataset(folder: Path) -> Dataset:
+    """Open a dataset folder and check that it is one.
+
+    Raises:
+        UserError: not a dataset, of a newer schema, or with an ontology that was changed since.
+    """
+    folder = Path(folder)
+    if not (folder / "dataset.json").is_file():
+        raise UserError(f"{folder} is no dataset (no dataset.json); `family data import SRC {folder}` makes one")
+    about = read_json(folder / "dataset.json")
+    if about.get("schema", 0) > SCHEMA:
+        raise UserError(f"{folder}: dataset schema {about['schema']}; this version reads up to {SCHEMA}")
+    ontology = read_ontology(folder / "ontology.csv")
+    if ontology.digest != about.get("ontology_digest"):
+        raise UserError(f"{folder}/ontology.csv was changed after the import; import again")
+    return Dataset(folder, about, ontology)
+
+
+def digest_table(table: pa.Table) -> str:
+    """Return the sha256 of what is learned from: listing, image (its name holds its content's hash), category, split."""
+    digest = hashlib.sha256()
+    columns = [table[name] for name in ("listing_id", "image", "category", "split")]
+    for batch in pa.table(columns, names=["l", "i", "c", "s"]).to_batches(max_chunksize=65536):
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            digest.update("\t".join(row).encode() + b"\n")
+    return digest.hexdigest()

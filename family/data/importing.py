@@ -1,0 +1,262 @@
+"""`family data import`: a source folder becomes a dataset folder; what can't be used is reported, row by row."""
+
+import argparse
+import collections
+import concurrent.futures
+import csv
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from family.data.dataset import SCHEMA, digest_table
+from family.data.images import ImageError, decode_rgb
+from family.data.lookalikes import N_BYTES, difference_hash, group_rows, lookalike_pairs
+from family.data.ontology import Ontology, clean_path
+from family.data.sources import read_source
+from family.data.splits import SPLITS, assign_splits
+from family.errors import UserError
+from family.outputs import is_done, whole_folder, write_json
+from family.progress import progress
+
+MAX_BYTES = 64 * 2**20
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("src", type=Path, metavar="SRC", help="folder with listings.csv or listings.parquet, or folders of images")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the dataset folder to write")
+    parser.add_argument("--seed", type=int, default=0, help="of the split, where the table gives none (default 0)")
+    parser.add_argument("--max-bad", type=float, default=0.02, metavar="SHARE", help="refuse above this share of unusable rows (default 0.02)")
+    parser.add_argument("--fresh", action="store_true", help="move an OUT that is there aside")
+
+
+def run(args: argparse.Namespace) -> int:
+    import_dataset(args.src, args.out, seed=args.seed, max_bad=args.max_bad, fresh=args.fresh)
+    print(f"next: family train {args.out} --out runs/first")
+    return 0
+
+
+@dataclass(frozen=True)
+class _Image:
+    """What importing one image found: its stored name and hashes, or the problem."""
+
+    name: str = ""
+    sha256: bytes = b""
+    looks: bytes = bytes(N_BYTES)
+    problem: str = ""
+
+
+def import_dataset(src: Path, out: Path, seed: int = 0, max_bad: float = 0.02, fresh: bool = False) -> None:
+    """Write the dataset folder `out` of a source folder.
+
+    Images are copied as they are, named by their content, so that hostile names and double copies end here. Problems go to
+    `problems.csv`, look-alikes that sit on both sides of a given split to `leaks.csv`.
+
+    Raises:
+        UserError: nothing usable, or more than `max_bad` of the rows are unusable.
+    """
+    table, ontology = read_source(src)
+    made_of = {"command": "data import", "src": str(src.resolve()), "table": _digest_source(table, src), "tree": ontology.digest, "seed": seed}
+    if is_done(out, made_of, fresh):
+        print(f"{out}: already done")
+        return
+    with whole_folder(out, made_of) as folder:
+        categories, problems = _check_rows(table, ontology)
+        found = _import_images(table, src, folder, skip=problems)
+        problems |= {row: f"image: {image.problem}" for row, image in enumerate(found) if image.problem and row not in problems}
+        problems |= {row: p for row, p in _double_rows(table, found).items() if row not in problems}
+        _write_problems(folder / "problems.csv", table, problems)
+        _refuse_too_many(problems, table.num_rows, max_bad)
+        kept = np.array([row for row in range(table.num_rows) if row not in problems])
+        _write_tables(folder, src.resolve().name, table, ontology, categories, found, kept, seed, n_skipped=len(problems))
+
+
+def _check_rows(table: pa.Table, ontology: Ontology) -> tuple[list[str], dict[int, str]]:
+    """Return each row's leaf id, and the problems by row number."""
+    categories, problems, home = [], {}, {}
+    splits = table["split"].to_pylist() if "split" in table.column_names else [None] * table.num_rows
+    leaves = set(ontology.leaves)
+    rows = zip(table["listing_id"].to_pylist(), table["category"].to_pylist(), splits, strict=True)
+    for row, (listing_id, category, split) in enumerate(rows):
+        leaf = _find_leaf(category or "", ontology)
+        categories.append(leaf)
+        if not listing_id:
+            problems[row] = "listing_id is empty"
+        elif leaf not in leaves:
+            problems[row] = f"unknown category {category!r}" if not leaf else f"category {category!r} is no leaf: it has categories below it"
+        elif split and split not in SPLITS:
+            problems[row] = f"unknown split {split!r}; allowed: {', '.join(SPLITS)}, or empty"
+        elif home.setdefault(listing_id, (leaf, split)) != (leaf, split):
+            problems[row] = f"listing {listing_id!r} has another category or split in an earlier row"
+    return categories, problems
+
+
+def _find_leaf(category: str, ontology: Ontology) -> str:
+    if category in ontology.path_of:
+        return category
+    try:
+        return ontology.id_of.get(clean_path(category), "")
+    except UserError:
+        return ""
+
+
+def _import_images(table: pa.Table, src: Path, folder: Path, skip: dict[int, str]) -> list[_Image]:
+    """Check and copy the images of all rows but `skip`, a bounded number at a time."""
+    root = src.resolve()
+
+    def import_row(item: tuple[int, str]) -> _Image:
+        row, name = item
+        return _Image() if row in skip else _import_image(root, name or "", folder / "images")
+
+    names = enumerate(table["image"].to_pylist())
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(progress(_map_bounded(pool, import_row, names), "importing", total=table.num_rows))
+
+
+def _map_bounded(pool: concurrent.futures.Executor, function, items, ahead: int = 64) -> Iterator:
+    """Map in order with at most `ahead` items under way, so that memory does not grow with their number."""
+    waiting = collections.deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _import_image(root: Path, name: str, images: Path) -> _Image:
+    try:
+        path = (root / name).resolve()
+        if not path.is_relative_to(root) or not path.is_file():
+            return _Image(problem="outside of the table's folder" if not path.is_relative_to(root) else "missing file")
+        if path.stat().st_size > MAX_BYTES:
+            return _Image(problem=f"{path.stat().st_size / 2**20:.0f} MB; at most {MAX_BYTES // 2**20} MB are read")
+        data = path.read_bytes()
+        looks = difference_hash(decode_rgb(data))
+    except (ImageError, OSError, ValueError) as error:
+        return _Image(problem=str(error))
+    sha256 = hashlib.sha256(data)
+    stored = images / sha256.hexdigest()[:2] / f"{sha256.hexdigest()}{path.suffix.lower()}"
+    stored.parent.mkdir(parents=True, exist_ok=True)
+    stored.write_bytes(data)
+    return _Image(stored.relative_to(images.parent).as_posix(), sha256.digest(), looks)
+
+
+def _double_rows(table: pa.Table, found: list[_Image]) -> dict[int, str]:
+    seen, problems = {}, {}
+    for row, (listing_id, image) in enumerate(zip(table["listing_id"].to_pylist(), found, strict=True)):
+        if not image.name:
+            continue
+        first = seen.setdefault((listing_id, image.sha256), row)
+        if first != row:
+            problems[row] = f"the same image of the same listing as row {first + 1}"
+    return problems
+
+
+def _write_problems(path: Path, table: pa.Table, problems: dict[int, str]) -> None:
+    listing_ids, images = table["listing_id"], table["image"]
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", "listing_id", "image", "problem"])
+        for row in sorted(problems):  # rows are counted from 1, as a spreadsheet does without its header
+            writer.writerow([row + 1, listing_ids[row].as_py(), images[row].as_py(), problems[row]])
+
+
+def _refuse_too_many(problems: dict[int, str], n_rows: int, max_bad: float) -> None:
+    if not problems:
+        return
+    examples = "; ".join(f"row {row + 1}: {problems[row]}" for row in sorted(problems)[:3])
+    said = f"{len(problems)} of {n_rows} rows can't be used ({examples}{'; ...' if len(problems) > 3 else ''})"
+    if len(problems) > max_bad * n_rows or len(problems) == n_rows:
+        raise UserError(f"{said}. At most {max_bad:.0%} are skipped: mend the table, or allow more with --max-bad")
+    print(f"skipped: {said}; all of them are in problems.csv")
+
+
+def _write_tables(folder, name, table, ontology, categories, found, kept, seed, n_skipped) -> None:
+    kept_table = table.take(pa.array(kept))
+    listing_ids = kept_table["listing_id"].to_pylist()
+    leaf = np.array(categories, dtype=object)[kept].astype(str)
+    looks = np.frombuffer(b"".join(found[row].looks for row in kept), np.uint8).reshape(-1, N_BYTES)
+    bytes_key = np.array([found[row].sha256.hex() for row in kept])
+    pairs = lookalike_pairs(looks)
+    groups = group_rows(len(kept), [np.array(listing_ids), bytes_key], pairs)
+    given = np.array([s or "" for s in kept_table["split"].to_pylist()]) if "split" in table.column_names else np.full(len(kept), "")
+    drawn = assign_splits(groups, listing_ids, leaf, seed)
+    split = np.where(given == "", _follow_given(groups, given, drawn), given)
+    n_leaks = _write_leaks(folder / "leaks.csv", listing_ids, groups, split)
+    columns = {"listing_id": listing_ids, "image": [found[row].name for row in kept], "category": leaf, "split": split}
+    columns["source_image"] = kept_table["image"]
+    carried = [c for c in kept_table.column_names if c not in columns]
+    written = pa.table({**columns, **{c: kept_table[c] for c in carried}})
+    pa.parquet.write_table(written, folder / "listings.parquet")
+    ontology.write(folder / "ontology.csv")
+    about = _describe(name, written, ontology, n_skipped, n_leaks)
+    write_json(folder / "dataset.json", about)
+    counts = about["counts"]
+    print(f"{counts['images']} images of {counts['listings']} listings in {counts['categories']} categories: "
+          + ", ".join(f"{counts[s]} {s}" for s in SPLITS))
+    if n_leaks:
+        print(f"warning: {n_leaks} groups of look-alike images sit on both sides of the split that was given; see leaks.csv")
+    if about["untrained"]:
+        print(f"warning: {len(about['untrained'])} categories have no training image, such as {about['untrained'][0]!r}")
+
+
+def _follow_given(groups: np.ndarray, given: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Let rows without a split go where a row of their group was put by the user."""
+    told = {group: split for group, split in zip(groups.tolist(), given.tolist(), strict=True) if split}
+    return np.array([told.get(group, split) for group, split in zip(groups.tolist(), drawn.tolist(), strict=True)])
+
+
+def _write_leaks(path: Path, listing_ids: list[str], groups: np.ndarray, split: np.ndarray) -> int:
+    """Write the groups that sit in more than one split, and return their number."""
+    sides: dict[int, set] = collections.defaultdict(set)
+    for group, side in zip(groups.tolist(), split.tolist(), strict=True):
+        sides[group].add(side)
+    leaking = {group for group, found in sides.items() if len(found) > 1}
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["group", "listing_id", "split"])
+        rows = [(g, i, s) for g, i, s in zip(groups.tolist(), listing_ids, split.tolist(), strict=True) if g in leaking]
+        writer.writerows(sorted(set(rows)))
+    return len(leaking)
+
+
+def _describe(name: str, written: pa.Table, ontology: Ontology, n_skipped: int, n_leaks: int) -> dict:
+    splits = collections.Counter(written["split"].to_pylist())
+    trained = set(written.filter(pa.compute.equal(written["split"], "train"))["category"].unique().to_pylist())
+    return {
+        "schema": SCHEMA,
+        "kind": "dataset",
+        "name": name,
+        "digest": digest_table(written),
+        "ontology_digest": ontology.digest,
+        "counts": {
+            "images": written.num_rows,
+            "listings": len(written["listing_id"].unique()),
+            "categories": len(ontology.leaves),
+            "nodes_per_level": [len(ontology.level(level)[0]) for level in range(1, ontology.depth + 1)],
+            **{split: splits.get(split, 0) for split in SPLITS},
+            "skipped_rows": n_skipped,
+            "leaking_groups": n_leaks,
+        },
+        "untrained": [leaf for leaf in ontology.leaves if leaf not in trained],
+    }
+
+
+def _digest_source(table: pa.Table, src: Path) -> str:
+    """Digest the table and the size and time of each image, so that a changed source is noticed without reading it."""
+    digest = hashlib.sha256()
+    for batch in table.to_batches(max_chunksize=4096):
+        digest.update(repr(batch.to_pylist()).encode())
+    for name in table["image"].to_pylist():
+        try:
+            stat = os.stat(src / (name or ""))
+            digest.update(f"{stat.st_size} {stat.st_mtime_ns}\n".encode())
+        except (OSError, ValueError):
+            digest.update(b"missing\n")
+    return digest.hexdigest()

@@ -1,0 +1,31 @@
+"""The errors that end a command in one or two lines: what was got, what is allowed, what to do next."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad arguments or bad input."""
+
+    exit_code = 2
+
+
+class Failure(Exception):
+    """Something broke, or was refused, while working."""
+
+    exit_code = 1
+
+
+class NothingFits(Exception):
+    """No member satisfies what was asked."""
+
+    exit_code = 3
+
+
+def unknown_name(kind: str, got: str, allowed: Iterable[str]) -> UserError:
+    """Return the error for a name that is not in a table, with the nearest one that is."""
+    names = sorted(allowed)
+    close = difflib.get_close_matches(got, names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    return UserError(f"unknown {kind} {got!r}.{hint} Allowed: {shown}")

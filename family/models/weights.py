@@ -1,0 +1,85 @@
+"""Pretrained weights, loaded by layer name: from a file, from another run; what was loaded and what was not is reported."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import tf_keras
+
+from family.errors import UserError
+from family.models.builders import library_trunk
+from family.models.variants import variant
+
+NONE = "none"
+DOWNLOADS = ("imagenet", "noisy-student")
+
+
+def load_trunk(model: tf_keras.Model, source: str) -> dict:
+    """Load trunk weights by layer name into a model of `build_variant`.
+
+    Args:
+        source: `imagenet` or `noisy-student` (the libraries' own downloads), an HDF5 file of Keras 2, or a run folder.
+            The head (`logits`) is never touched.
+
+    Returns:
+        {"source", "loaded", "missing", "mismatched"}: counts of arrays, and the layer names.
+
+    Raises:
+        UserError: no such file, not HDF5, or nothing in it fits.
+    """
+    stored = _download(model, source) if source in DOWNLOADS else read_layers(_weights_file(source))
+    report = {"source": source, "loaded": 0, "missing": [], "mismatched": []}
+    for layer in model.layers:
+        if not layer.weights or layer.name == "logits":
+            continue
+        arrays = stored.get(layer.name)
+        if arrays is None:
+            report["missing"].append(layer.name)
+        elif [a.shape for a in arrays] != [tuple(w.shape) for w in layer.weights]:
+            report["mismatched"].append(layer.name)
+        else:
+            layer.set_weights(arrays)
+            report["loaded"] += len(arrays)
+    if report["loaded"] == 0:
+        found = ", ".join(list(stored)[:5])
+        raise UserError(f"{source}: no layer fits this variant. It has {found} ...; wanted {', '.join(report['missing'][:5])} ...")
+    return report
+
+
+def read_layers(path: Path) -> dict[str, list[np.ndarray]]:
+    """Read a Keras 2 HDF5 weights file: layer name to its arrays, in their order.
+
+    Raises:
+        UserError: it is no such file, or damaged.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            group = file["model_weights"] if "model_weights" in file else file
+            return {name: [np.asarray(group[name][w]) for w in _names(group[name], "weight_names")] for name in _names(group, "layer_names")}
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path} is no Keras 2 weights file (HDF5), or it is damaged: {error}") from error
+
+
+def _names(group: h5py.Group, attribute: str) -> list[str]:
+    names = [name.decode() if isinstance(name, bytes) else name for name in group.attrs[attribute]]
+    return [name for name in names if attribute == "weight_names" or len(group[name].attrs["weight_names"])]
+
+
+def _weights_file(source: str) -> Path:
+    path = Path(source) / "weights.h5" if Path(source).is_dir() else Path(source)
+    if not path.is_file():
+        raise UserError(f"no weights at {path}; wanted none, {', '.join(DOWNLOADS)}, a Keras 2 HDF5 file, or a run folder")
+    return path
+
+
+def _download(model: tf_keras.Model, source: str) -> dict[str, list[np.ndarray]]:
+    """Let the variant's library fetch its published trunk."""
+    try:
+        trunk = library_trunk(variant(model.name), model.input.shape[1], weights=source)
+    except Exception as error:  # each library fails in its own way: no network, or no such weights
+        reason = str(error).splitlines()[0][:160]
+        raise UserError(
+            f"the {source} weights of {model.name} could not be fetched ({reason}). Where there is no network, get the library's "
+            f"file without its head ({model.name.replace('v2-', 'efficientnetv2-')}_notop.h5 or the like) and give --weights FILE"
+        ) from error
+    return {layer.name: layer.get_weights() for layer in trunk.layers if layer.weights}

@@ -1,0 +1,96 @@
+"""Outputs that are whole or not there: written beside, renamed; told apart by what they were made of."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from family.errors import UserError
+
+MADE_OF = "made_of.json"
+
+
+def is_done(out: Path, made_of: dict, fresh: bool = False) -> bool:
+    """Say whether `out` is already the finished output of these inputs; make way for it otherwise.
+
+    Args:
+        made_of: what the output is a function of; compared as JSON.
+        fresh: move an output that is there aside, to `out.old-N`.
+
+    Raises:
+        UserError: `out` holds something else; the message names what differs.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    if fresh:
+        print(f"moved the old {out} to {move_aside(out)}")
+        return False
+    there = read_json(out / MADE_OF) if (out / MADE_OF).is_file() else None
+    if there is None:
+        raise UserError(f"{out} exists and was not made by this command; choose another --out, or --fresh to move it aside")
+    made_of = json.loads(json.dumps(made_of))
+    differing = [key for key in sorted(there.keys() | made_of.keys()) if there.get(key) != made_of.get(key)]
+    if differing:
+        shown = "; ".join(f"{key} was {there.get(key)!r}, now {made_of.get(key)!r}" for key in differing[:4])
+        raise UserError(f"{out} was made of something else: {shown}. Choose another --out, or --fresh to move it aside")
+    return True
+
+
+def move_aside(out: Path) -> Path:
+    """Rename an output to the first free `out.old-N` and return that path."""
+    n = 1
+    while (old := out.with_name(f"{out.name}.old-{n}")).exists():
+        n += 1
+    os.rename(out, old)
+    return old
+
+
+@contextmanager
+def whole_folder(out: Path, made_of: dict) -> Iterator[Path]:
+    """Give a folder beside `out` to write to; it becomes `out` when the block ends well, and goes when it does not."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        write_json(partial / MADE_OF, made_of)
+        if out.is_dir():
+            out.rmdir()  # only an empty folder is ever here, see is_done
+        os.rename(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` to write to; it becomes `path` when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value) -> None:
+    """Write JSON, whole or not at all."""
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path):
+    """Read a JSON file.
+
+    Raises:
+        UserError: it is missing or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error

@@ -1,0 +1,176 @@
+"""One look for every page: colours for light and dark, the style sheets, and the page script.
+
+Series colours follow Okabe and Ito's colour-blind safe set, darkened on white and lightened on black until
+each has a contrast of at least 3:1 with the background; charts add shapes and dashes, so no meaning hangs on
+colour alone.
+"""
+
+import re
+
+LIGHT = {
+    "bg": "#ffffff", "panel": "#f5f7f9", "text": "#1a1f26", "muted": "#59636f", "rule": "#dde2e8",
+    "good": "#00664b", "bad": "#a83200",
+    "c1": "#0072b2", "c2": "#d55e00", "c3": "#008f68", "c4": "#a8437f", "c5": "#8a6a00", "c6": "#5a52b5",
+}  # fmt: skip
+DARK = {
+    "bg": "#14181d", "panel": "#1c2229", "text": "#e7ebef", "muted": "#9ba6b2", "rule": "#343c46",
+    "good": "#4fd1a5", "bad": "#ff9c6b",
+    "c1": "#5cb8ee", "c2": "#f58d4c", "c3": "#31c79b", "c4": "#e490c3", "c5": "#e3bf4b", "c6": "#aaa4f5",
+}  # fmt: skip
+N_SERIES = 6
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+
+CHART_CSS = (
+    f"""
+.chart {{ font-family: {FONT}; font-size: 12px }}
+.chart text {{ fill: var(--text) }}
+.chart .quiet {{ fill: var(--muted) }}
+.chart .strong {{ font-weight: 600 }}
+.chart .halo {{ paint-order: stroke; stroke: var(--bg); stroke-width: 3px; stroke-linejoin: round }}
+.chart .grid {{ stroke: var(--rule); stroke-width: 1 }}
+.chart .axis {{ stroke: var(--muted); stroke-width: 1 }}
+.chart .lead {{ stroke: var(--muted); stroke-width: .75 }}
+.chart .front {{ stroke: var(--text); stroke-width: 1.5; fill: none; stroke-opacity: .55 }}
+.chart .budget {{ stroke: var(--bad); stroke-width: 1.5; stroke-dasharray: 5 4 }}
+.chart .budget-text {{ fill: var(--bad) }}
+.chart .backdrop {{ fill: var(--bg) }}
+"""
+    + "".join(f".chart .c{i} {{ fill: var(--c{i}); stroke: var(--c{i}) }}\n" for i in range(1, N_SERIES + 1))
+    + """
+.chart .line { fill: none; stroke-width: 2 }
+.chart .ring { stroke: var(--bg); stroke-width: 1.5 }
+.chart .hollow { fill: var(--bg); stroke: var(--muted); stroke-width: 1.5; stroke-dasharray: 2 1.5 }
+.chart .cell { stroke: none }
+"""
+)
+
+PAGE_CSS = f"""
+* {{ box-sizing: border-box }}
+html {{ color-scheme: light dark; -webkit-text-size-adjust: 100% }}
+body {{ margin: 0; background: var(--bg); color: var(--text); font: 16px/1.6 {FONT} }}
+main {{ max-width: 1152px; margin: 0 auto; padding: 56px 32px 72px }}
+h1 {{ font-size: 30px; line-height: 1.2; letter-spacing: -.01em; margin: 0 0 16px }}
+h2 {{ font-size: 21px; line-height: 1.3; margin: 0 0 8px; padding-top: 28px;
+  border-top: 1px solid var(--rule) }}
+h3 {{ font-size: 16px; margin: 32px 0 4px }}
+p {{ margin: 0 0 14px; max-width: 74ch }}
+.lead {{ font-size: 18px; line-height: 1.6; margin-bottom: 20px }}
+.note, figcaption, nav {{ color: var(--muted); font-size: 13.5px; line-height: 1.55 }}
+.note {{ max-width: 110ch }}
+nav {{ margin: 0 0 8px }}
+nav a {{ display: inline-block; margin: 0 18px 4px 0; color: var(--c1); text-underline-offset: 3px }}
+section {{ margin-top: 48px }}
+figure {{ margin: 20px 0 28px; min-width: 0 }}
+figcaption {{ margin-top: 6px; max-width: 110ch }}
+.chart {{ display: block; max-width: 100%; height: auto }}
+.narrow {{ display: none }}
+.multiples {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 8px 32px }}
+.multiples figure {{ margin: 12px 0 }}
+figure h3 {{ margin: 12px 0 10px }}
+.scroll {{ overflow-x: auto; margin: 12px 0 10px }}
+.scroll:focus-visible, button:focus-visible, a:focus-visible {{
+  outline: 2px solid var(--c1); outline-offset: 2px }}
+table {{ border-collapse: separate; border-spacing: 0; font-size: 13.5px; line-height: 20px;
+  font-variant-numeric: tabular-nums }}
+table.full {{ width: 100% }}
+caption {{ position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }}
+th, td {{ padding: 8px 7px; text-align: right; vertical-align: baseline; white-space: nowrap }}
+th:first-child, td:first-child {{ text-align: left }}
+th:first-child, td:first-child {{ position: sticky; left: 0; padding-left: 0;
+  background: var(--bg) padding-box }}
+thead th {{ color: var(--muted); font-weight: 500; vertical-align: bottom;
+  border-bottom: 1px solid var(--muted) }}
+tbody tr > * {{ border-bottom: 1px solid var(--rule) }}
+tbody th {{ font-weight: 500 }}
+tbody tr:hover > * {{ background-color: var(--panel) }}
+tr.quiet > * {{ color: var(--muted) }}
+th button {{ all: unset; cursor: pointer; position: relative }}
+th button:hover {{ color: var(--text) }}
+th[aria-sort=ascending] button, th[aria-sort=descending] button {{ color: var(--text) }}
+th[aria-sort=ascending] button::after {{ content: "\\2191"; position: absolute; left: 100% }}
+th[aria-sort=descending] button::after {{ content: "\\2193"; position: absolute; left: 100% }}
+.tag {{ display: inline-block; margin-left: 8px; padding: 0 6px; border: 1px solid currentColor;
+  border-radius: 9px; font-size: 11px; line-height: 16px; font-weight: 500; white-space: nowrap }}
+.tag.good {{ color: var(--good) }}
+.tag.bad {{ color: var(--bad) }}
+.tag.plain {{ color: var(--muted) }}
+dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 6px 24px; margin: 12px 0; max-width: 90ch }}
+dt {{ font-weight: 600 }}
+dd {{ margin: 0 }}
+@media (max-width: 700px) {{
+  main {{ padding: 32px 16px 48px }}
+  h1 {{ font-size: 25px }}
+  .lead {{ font-size: 17px }}
+  .has-narrow .wide {{ display: none }}
+  .has-narrow .narrow {{ display: block }}
+  .multiples {{ grid-template-columns: minmax(0, 1fr) }}
+  tbody th:first-child {{ white-space: normal; min-width: 136px; max-width: 164px; overflow-wrap: anywhere }}
+  tbody th:first-child .tag {{ margin-left: 0 }}
+  dl {{ grid-template-columns: 1fr; gap: 0 }}
+  dd {{ margin-bottom: 10px }}
+}}
+@media print {{
+  main {{ max-width: none; padding: 0 }}
+  nav {{ display: none }}
+  body {{ font-size: 11pt }}
+  table {{ font-size: 8pt; line-height: 14px }}
+  th, td {{ padding: 4px 5px }}
+  .scroll {{ overflow: visible }}
+  section {{ margin-top: 28px }}
+  figure, tr {{ break-inside: avoid }}
+  h2, h3 {{ break-after: avoid }}
+}}
+"""
+
+SCRIPT = """
+"use strict";
+const root = document.documentElement;
+addEventListener("error", (event) => { root.dataset.error = event.message; });
+function compare(a, b) {
+  const x = Number(a), y = Number(b);
+  return Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b) : x - y;
+}
+function sortBy(table, head, index) {
+  const first = head.dataset.first, now = head.getAttribute("aria-sort");
+  const other = first === "ascending" ? "descending" : "ascending";
+  const order = now === first ? other : first;
+  const sign = order === "ascending" ? 1 : -1;
+  for (const cell of table.tHead.rows[0].cells) cell.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", order);
+  const value = (row) => row.cells[index].dataset.value;
+  const rows = [...table.tBodies[0].rows].sort((a, b) => {
+    const x = value(a), y = value(b);
+    if (x === "" || y === "") return (x === "") - (y === "");
+    return sign * compare(x, y);
+  });
+  table.tBodies[0].append(...rows);
+}
+for (const table of document.querySelectorAll("table.sortable")) {
+  [...table.tHead.rows[0].cells].forEach((head, index) => {
+    head.querySelector("button").addEventListener("click", () => sortBy(table, head, index));
+  });
+}
+root.dataset.ready = "yes";
+"""
+
+
+def variables(colours: dict[str, str]) -> str:
+    """Return a set of colours as CSS custom properties on the root element."""
+    return ":root { " + "; ".join(f"--{name}: {value}" for name, value in colours.items()) + " }"
+
+
+def page_css() -> str:
+    """Return the style sheet of a page: light, dark where it is preferred, and always light on paper."""
+    return (
+        f"{variables(LIGHT)}\n@media (prefers-color-scheme: dark) {{ {variables(DARK)} }}\n"
+        f"@media print {{ {variables(LIGHT)} }}\n{PAGE_CSS}{CHART_CSS}"
+    )
+
+
+def chart_css() -> str:
+    """Return the style sheet of a chart in a file of its own, with plain colours that any viewer reads."""
+    return f"{_resolved(LIGHT)}\n@media (prefers-color-scheme: dark) {{ {_resolved(DARK)} }}"
+
+
+def _resolved(colours: dict[str, str]) -> str:
+    return re.sub(r"var\(--(\w+)\)", lambda match: colours[match[1]], CHART_CSS)

@@ -1,0 +1,31 @@
+"""Progress of anything long: a bar on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+
+from tqdm import tqdm
+
+PLAIN_INTERVAL_S = 20
+
+
+def progress(items: Iterable, what: str, total: int | None = None, unit: str = "images", shown: bool = True) -> Iterator:
+    """Pass items through and show how far it is, on standard error, once two seconds have gone."""
+    total = total if total is not None else len(items) if hasattr(items, "__len__") else None
+    if not shown:
+        yield from items
+    elif sys.stderr.isatty():
+        yield from tqdm(items, desc=what, total=total, unit=f" {unit}", delay=2, leave=False)
+    else:
+        yield from _plain(items, what, total, unit)
+
+
+def _plain(items: Iterable, what: str, total: int | None, unit: str) -> Iterator:
+    start = said = time.monotonic()
+    for n, item in enumerate(items):
+        now = time.monotonic()
+        if now - said >= PLAIN_INTERVAL_S:
+            said = now
+            of = f" of {total}" if total else ""
+            print(f"{what}: {n}{of} {unit}, {n / (now - start):.1f}/s", file=sys.stderr, flush=True)
+        yield item

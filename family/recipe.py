@@ -1,0 +1,125 @@
+"""Recipes: how to train, as a TOML of differences from the defaults below."""
+
+import tomllib
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from family.errors import UserError, unknown_name
+
+FOLDER = Path(__file__).parent / "recipes"
+OPTIMIZERS = ("adamw", "sgd", "rmsprop")
+SCHEDULES = ("cosine", "constant")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every field of a recipe and its default. Rates are given per 256 rows of an update and scale with `batch_size`."""
+
+    label: str = ""  # enters the member's name
+    resolution_px: int = 0  # 0: the variant's published one
+    batch_size: int = 32  # rows of one update, over all ranks
+    head_epochs: int = 40  # at most; the head phase ends when training accuracy plateaus. 0: no head phase
+    finetune_epochs: int = 4  # 0: stop after the head phase
+    head_rate: float = 0.008
+    finetune_rate: float = 0.0016
+    schedule: str = "cosine"  # of the second phase
+    warmup_epochs: float = 0.25
+    optimizer: str = "adamw"
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.1
+    dropout: float = 0.2  # before the head
+    drop_connect: float = 0.2  # stochastic depth of the trunk
+    ema_decay: float = 0.0  # of the weights, in the second phase; 0: none
+    plateau_patience: int = 3  # epochs without a better training accuracy that end the head phase
+    plateau_min_gain: float = 0.001
+    crop_min_area: float = 0.5  # of random training crops; 1: none
+    flip: bool = True
+    batchnorm: str = "auto"  # train, inference, or auto: inference with a pretrained trunk
+    batchnorm_momentum: float = 0.0  # 0: the library's own
+    aspect: str = "stretch"
+    max_updates: int = 0  # of each phase; 0: no limit
+    seed: int = 0
+    deterministic: bool = False
+    checkpoint_interval_s: float = 300.0
+
+
+def recipes() -> dict[str, Path]:
+    """Return name -> TOML of the recipes that ship."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
+
+
+def read_recipe(name: str, settings: list[str] = ()) -> Recipe:
+    """Read a recipe by name or file, then apply `key=value` settings.
+
+    Raises:
+        UserError: an unknown recipe or field, or a value of the wrong kind or outside its range.
+    """
+    known = recipes()
+    path = Path(name) if name.endswith(".toml") else known.get(name)
+    if path is None:
+        raise unknown_name("recipe", name, known)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}") from error
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise UserError(f"--set takes key=value; got {setting!r}")
+        values[key.strip()] = _parse(text.strip())
+    return make_recipe(values)
+
+
+def make_recipe(values: dict) -> Recipe:
+    """Check values against the fields' kinds and ranges and return the recipe."""
+    kinds = {field.name: type(field.default) for field in fields(Recipe)}
+    checked = {}
+    for key, value in values.items():
+        if key not in kinds:
+            raise unknown_name("recipe field", key, kinds)
+        if kinds[key] is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kinds[key]:
+            raise UserError(f"recipe field {key} takes a {kinds[key].__name__}; got {value!r}")
+        checked[key] = value
+    recipe = replace(Recipe(), **checked)
+    _check_ranges(recipe)
+    return recipe
+
+
+def _check_ranges(recipe: Recipe) -> None:
+    choices = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "batchnorm": ("auto", "train", "inference"), "aspect": ("stretch", "crop", "pad")}
+    for key, allowed in choices.items():
+        if getattr(recipe, key) not in allowed:
+            raise unknown_name(f"value of {key}", getattr(recipe, key), allowed)
+    shares = ("label_smoothing", "dropout", "drop_connect", "ema_decay", "batchnorm_momentum")
+    wrong = [key for key in shares if not 0 <= getattr(recipe, key) < 1]
+    wrong += [key for key in ("batch_size", "plateau_patience") if getattr(recipe, key) < 1]
+    wrong += [key for key in ("head_epochs", "finetune_epochs", "max_updates", "seed", "warmup_epochs", "weight_decay") if getattr(recipe, key) < 0]
+    wrong += [key for key in ("head_rate", "finetune_rate") if not 0 < getattr(recipe, key) < 100]
+    wrong += ["crop_min_area"] if not 0 < recipe.crop_min_area <= 1 else []
+    wrong += ["resolution_px"] if recipe.resolution_px and not 32 <= recipe.resolution_px <= 1024 else []
+    if wrong:
+        raise UserError(f"recipe: {', '.join(f'{key} = {getattr(recipe, key)!r}' for key in wrong)} is out of range")
+    if recipe.head_epochs == 0 and recipe.finetune_epochs == 0:
+        raise UserError("recipe: head_epochs and finetune_epochs are both 0, so there is nothing to train")
+    if not all(letter.isalnum() or letter in "_." for letter in recipe.label):
+        raise UserError(f"recipe: the label {recipe.label!r} enters file names; letters, digits, '_' and '.' are allowed")
+
+
+def _parse(text: str):
+    """Parse a value as TOML would; anything that is no TOML value is text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def to_toml(recipe: Recipe) -> str:
+    """Return the resolved recipe as TOML."""
+    lines = []
+    for field in fields(Recipe):
+        value = getattr(recipe, field.name)
+        shown = f'"{value}"' if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else repr(value)
+        lines.append(f"{field.name} = {shown}")
+    return "\n".join(lines) + "\n"

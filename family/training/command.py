@@ -1,0 +1,170 @@
+"""`family train`: one run, by one process or by the ranks of a world."""
+
+import argparse
+import importlib.metadata
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from distributed.world import World, join, started_as_rank
+from family.card import SCHEMA, member_name
+from family.data.dataset import Dataset, open_dataset
+from family.data.images import Preprocessing
+from family.data.scopes import GENERAL, scope_name
+from family.errors import Failure, UserError
+from family.models.variants import variant
+from family.outputs import MADE_OF, is_done, move_aside, read_json, write_json
+from family.recipe import Recipe, read_recipe, to_toml
+
+NONE = "none"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", type=Path, metavar="DATASET")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder to write")
+    parser.add_argument("--variant", default="v2-b0", help="see `family list variants` (default v2-b0)")
+    parser.add_argument("--scope", default=GENERAL, help="general (default), a vertical's name or its TOML")
+    parser.add_argument("--recipe", default="transfer", help="a recipe's name or its TOML (default transfer)")
+    parser.add_argument("--ranks", type=int, default=1, metavar="N", help="Horovod ranks on this machine (default 1)")
+    parser.add_argument("--weights", default="imagenet", help="none, imagenet (default), noisy-student, an HDF5 file or a run")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of RUN")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="key=value", help="change a field of the recipe")
+    parser.add_argument("--fresh", action="store_true", help="move a RUN that is there aside")
+
+
+def run(args: argparse.Namespace) -> int:
+    dataset = open_dataset(args.dataset)
+    recipe = _resolve(read_recipe(args.recipe, args.settings), args)
+    _refuse(args, recipe)
+    made_of = _made_of(args, dataset, recipe)
+    if not started_as_rank():
+        if _is_finished(args.out, made_of, args):
+            print(f"{args.out}: already done\nnext: family evaluate {args.out} {args.dataset} --out {args.out}-test")
+            return 0
+        args.out.mkdir(parents=True, exist_ok=True)
+        write_json(args.out / MADE_OF, made_of)
+        (args.out / "recipe.toml").write_text(to_toml(recipe))
+        if args.ranks > 1:
+            return _launch(args)
+    _train(args, dataset, recipe)
+    return 0
+
+
+def _resolve(recipe: Recipe, args: argparse.Namespace) -> Recipe:
+    return replace(recipe, resolution_px=recipe.resolution_px or variant(args.variant).resolution_px)
+
+
+def _refuse(args: argparse.Namespace, recipe: Recipe) -> None:
+    if recipe.head_epochs and args.weights == NONE:
+        raise UserError(
+            f"the recipe {args.recipe!r} trains a head on a frozen trunk, which has to be pretrained; got --weights none. "
+            "Give weights, or a recipe of one phase: --recipe scratch"
+        )
+    if args.ranks < 1 or recipe.batch_size < args.ranks:
+        raise UserError(f"--ranks {args.ranks}: wanted 1 to {recipe.batch_size} (batch_size rows are shared by the ranks)")
+
+
+def _made_of(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> dict:
+    # Not the ranks and not how often it saves: they don't change what comes out.
+    fields = {line.split(" = ")[0]: line.split(" = ", 1)[1] for line in to_toml(recipe).splitlines()}
+    del fields["checkpoint_interval_s"]
+    return {"command": "train", "dataset": dataset.digest, "ontology": dataset.ontology.digest, "variant": args.variant,
+            "scope": args.scope, "weights": str(args.weights), **fields}  # fmt: skip
+
+
+def _is_finished(out: Path, made_of: dict, args: argparse.Namespace) -> bool:
+    """Say whether the run is finished; refuse one that is neither new, nor finished, nor to be resumed."""
+    if not is_done(out, made_of, args.fresh):
+        return False
+    if (out / "card.json").is_file():
+        return True
+    if not args.resume:
+        if not (out / "checkpoints").is_dir():
+            move_aside(out)  # it ended before anything was worth keeping
+            return False
+        raise UserError(f"{out} is an unfinished run of the same recipe: --resume goes on with it, --fresh moves it aside")
+    return False
+
+
+def _launch(args: argparse.Namespace) -> int:
+    from distributed.launch import launch
+
+    words = ["train", str(args.dataset), "--out", str(args.out), "--variant", args.variant, "--scope", args.scope,
+             "--recipe", args.recipe, "--weights", args.weights, *(["--resume"] if args.resume else [])]  # fmt: skip
+    words += [word for setting in args.settings for word in ("--set", setting)]
+    code = launch([sys.executable, "-m", "family.cli", *words], args.ranks, args.out / "logs")
+    if code:
+        raise Failure(f"training with {args.ranks} ranks failed; `--resume` goes on from the last checkpoint")
+    return 0
+
+
+def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> None:
+    world = join()
+    from distributed.devices import use_devices  # TensorFlow, from here on
+
+    devices = use_devices(world)
+    import tf_keras
+
+    from family.models.builders import build_variant
+    from family.models.weights import load_trunk
+    from family.training.runs import save_run
+    from family.training.trainer import Job, train_phases
+
+    if recipe.deterministic:
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    tf_keras.utils.set_random_seed(recipe.seed)
+    train = dataset.rows("train", args.scope)
+    val = _rows_if_any(dataset, "val", args.scope)
+    model = build_variant(args.variant, len(train.ontology.leaves), recipe.resolution_px, recipe.dropout, recipe.drop_connect)
+    loaded = load_trunk(model, args.weights) if args.weights != NONE else None
+    if world.is_first:
+        _say_beginning(args, recipe, world, train, loaded)
+    how = Preprocessing(recipe.resolution_px, recipe.aspect)
+    job = Job(args.out, model, train, val, how, recipe, world)
+    phases = train_phases(job, has_trunk=loaded is not None, resume=args.resume)
+    if world.is_first:
+        save_run(args.out, model, _card(args, dataset, recipe, world, devices, train, how, loaded, phases, model))
+        print(f"{args.out}: trained {member_name(read_json(args.out / 'card.json'))}")
+        print(f"next: family evaluate {args.out} {args.dataset} --out {args.out}-test")
+    world.barrier()
+
+
+def _rows_if_any(dataset: Dataset, split: str, scope: str):
+    try:
+        return dataset.rows(split, scope)
+    except UserError:
+        return None
+
+
+def _say_beginning(args, recipe: Recipe, world: World, train, loaded: dict | None) -> None:
+    print(f"training {args.variant} at {recipe.resolution_px} px on {len(train)} images of {len(train.ontology.leaves)} categories, "
+          f"{world.size} rank{'s' * (world.size > 1)}", flush=True)  # fmt: skip
+    if loaded:
+        print(f"trunk: {loaded['loaded']} arrays loaded, {len(loaded['missing'])} layers missing, "
+              f"{len(loaded['mismatched'])} of another shape", flush=True)  # fmt: skip
+
+
+def _card(args, dataset, recipe, world, devices, train, how, loaded, phases, model) -> dict:
+    packages = ("tensorflow", "tf-keras", "horovod", "efficientnet")
+    card = {
+        "schema": SCHEMA,
+        "variant": args.variant,
+        "resolution_px": recipe.resolution_px,
+        "scope": scope_name(args.scope),
+        "label": recipe.label or None,
+        "classes": list(train.ontology.leaves),
+        "paths": [train.ontology.path_of[leaf] for leaf in train.ontology.leaves],
+        "node_ids": dict(zip(train.ontology.paths, train.ontology.ids, strict=True)),
+        "n_parameters": model.count_params(),
+        "preprocessing": how.card(),
+        "dataset": {"name": dataset.about["name"], "folder": os.path.abspath(args.dataset), "digest": dataset.digest,
+                    "ontology_digest": dataset.ontology.digest, "n_train": len(train)},
+        "training": {"recipe": args.recipe, "weights": loaded, "ranks": world.size, "devices": devices, "phases": phases,
+                     "trained": recipe.max_updates == 0},
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+    }  # fmt: skip
+    card["name"] = member_name(card)
+    return card

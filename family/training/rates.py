@@ -1,0 +1,20 @@
+"""The learning rate as a pure function of the update."""
+
+import math
+
+ROWS_PER_RATE = 256  # rates of recipes are given for this many rows an update
+
+
+def learning_rate(update: int, n_updates: int, peak: float, batch_size: int, warmup_updates: float, schedule: str) -> float:
+    """Return the rate of an update (counted from 0) of a phase.
+
+    Args:
+        peak: per 256 rows; the rate scales with the rows of an update, never with the number of ranks.
+    """
+    rate = peak * batch_size / ROWS_PER_RATE
+    if update < warmup_updates:
+        return rate * (update + 1) / (math.floor(warmup_updates) + 1)
+    if schedule == "constant":
+        return rate
+    done = (update - warmup_updates) / max(1.0, n_updates - warmup_updates)
+    return rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

@@ -1,0 +1,55 @@
+"""One update: forward, backward, sum over ranks, apply. Gradients are sums over rows divided by the rows of all ranks."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+import tf_keras
+
+from distributed.world import World
+from family.models.draws import Draws, drawing
+from family.recipe import Recipe
+
+
+def make_optimizer(recipe: Recipe, variables: list, ema: bool) -> tf_keras.optimizers.Optimizer:
+    """Return a built optimizer; its rate is set before every update."""
+    common = {"jit_compile": False, "use_ema": ema, "ema_momentum": recipe.ema_decay or 0.99, "ema_overwrite_frequency": None}
+    common["weight_decay"] = recipe.weight_decay or None
+    kinds = {
+        "adamw": lambda: tf_keras.optimizers.AdamW(**{**common, "weight_decay": recipe.weight_decay}),
+        "sgd": lambda: tf_keras.optimizers.SGD(momentum=0.9, nesterov=True, **common),
+        "rmsprop": lambda: tf_keras.optimizers.RMSprop(rho=0.9, momentum=0.9, epsilon=1e-3, **common),
+    }
+    optimizer = kinds[recipe.optimizer]()
+    # Decay pulls weights, not the offsets and scales of normalization.
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    optimizer.build(variables)
+    return optimizer
+
+
+def make_update(model: tf_keras.Model, variables: list, optimizer, world: World, recipe: Recipe) -> Callable:
+    """Return `update(inputs, labels, weights, step, start, total) -> float32 [3]`: sums of loss, right answers, rows.
+
+    Args:
+        model: inputs -> logits.
+        variables: those that learn.
+    """
+
+    def smoothed_loss(labels, logits, weights):
+        log_p = tf.nn.log_softmax(logits)
+        hit = -tf.gather(log_p, labels, batch_dims=1)
+        smooth = -tf.reduce_mean(log_p, axis=-1)
+        return weights * ((1 - recipe.label_smoothing) * hit + recipe.label_smoothing * smooth)
+
+    @tf.function(reduce_retracing=True)
+    def update(inputs, labels, weights, step, start, total):
+        draws = Draws(tf.constant(recipe.seed, tf.int32), step, start, total)
+        with tf.GradientTape() as tape, drawing(draws):
+            logits = model(tf.cast(inputs, tf.float32), training=True)
+            losses = smoothed_loss(labels, logits, weights)
+            loss = tf.reduce_sum(losses) / tf.cast(total, tf.float32)
+        gradients = world.sum_gradients(tape.gradient(loss, variables))
+        optimizer.apply_gradients(zip(gradients, variables, strict=True), skip_gradients_aggregation=True)
+        right = tf.cast(tf.argmax(logits, -1, tf.int32) == labels, tf.float32) * weights
+        return tf.stack([tf.reduce_sum(losses), tf.reduce_sum(right), tf.reduce_sum(weights)])
+
+    return update

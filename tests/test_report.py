@@ -1,0 +1,318 @@
+"""The report of results: joined, kept apart where conditions differ, honest about what is missing."""
+
+import argparse
+import copy
+import csv
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks import report
+from family.errors import UserError
+
+MACHINE = {
+    "name": "epyc", "cpu": "AMD EPYC", "cores": 2, "features": ["avx2"], "memory_gb": 23.4,
+    "system": "Linux", "gpu": None, "versions": {"python": "3.11.7", "onnxruntime": "1.26.0"},
+}  # fmt: skip
+
+
+def named(variant: str, scheme: str, scope: str) -> dict:
+    """Return the fields that both kinds of row share."""
+    member = f"{variant}-64-{scope}-{scheme}"
+    return {
+        "schema": 1, "at": "2026-11-22T10:00:00Z", "member": member, "variant": variant, "resolution_px": 64,
+        "scope": scope, "label": None, "scheme": scheme, "trained": True,
+        "model_sha256": hashlib.sha256(member.encode()).hexdigest(),
+    }  # fmt: skip
+
+
+def latency(variant="b0", scheme="fp32", scope="general", p50=8.0, **changes) -> dict:
+    """Return a latency row; its upper bound of p99 is 1.5 times p50."""
+    row = {
+        **named(variant, scheme, scope), "kind": "latency", "bundle": f"bundles/{variant}-64-{scope}",
+        "size_mb": 16.0 if scheme == "fp32" else 4.0, "n_parameters": 4_000_000, "n_classes": 40,
+        "machine": MACHINE, "provider": "cpu", "threads": 1, "batch": 1, "n": 400, "warmup": 20,
+        "latency_ms": {"p50": p50, "p90": p50, "p95": p50, "p99": 1.4 * p50, "upper": 1.5 * p50, "mean": p50},
+        "stages_ms": {"decode": 0.9, "model": p50 - 0.9}, "valid": True, "invalid_because": None,
+        "throughput": [{"batch": 1, "images_per_s": 120.0}, {"batch": 8, "images_per_s": 180.0}],
+    }  # fmt: skip
+    return {**row, **changes}
+
+
+def accuracy(variant="b0", scheme="fp32", scope="general", top1=0.6, data="caltech101", **changes) -> dict:
+    """Return an accuracy row of two levels."""
+    rates = {"micro": top1, "macro": top1 - 0.05}
+    metrics = {
+        "n": 500, "n_listings": 450, "top1": rates, "top3": {"micro": top1 + 0.1}, "top5": {"micro": top1 + 0.2},
+        "levels": {"1": {"nodes": 2, "micro": top1 + 0.15}, "2": {"nodes": 9, "micro": top1}},
+        "confusion": {"level": 1, "ids": ["Animals", "Transport"], "matrix": [[200, 50], [10, 240]]},
+    }  # fmt: skip
+    row = {
+        **named(variant, scheme, scope), "kind": "accuracy", "n": 500, "metrics": metrics,
+        "dataset": {"name": data, "digest": "9f2c4a7e55b1d3", "split": "test"},
+    }  # fmt: skip
+    return {**row, **changes}
+
+
+def family_rows() -> list[dict]:
+    """Return four general members and a vertical one, all measured."""
+    rows = []
+    for variant, p50, top1 in (("b0", 8.0, 0.60), ("b2", 30.0, 0.70)):
+        rows += [latency(variant, p50=p50), accuracy(variant, top1=top1)]
+        rows += [latency(variant, "int8", p50=p50 / 2), accuracy(variant, "int8", top1=top1 - 0.01)]
+    return [*rows, latency(scope="animals", p50=4.0), accuracy(scope="animals", top1=0.9)]
+
+
+def write_lines(path, rows) -> list:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return [path]
+
+
+def test_latency_and_accuracy_are_joined_by_the_file():
+    renamed = accuracy(top1=0.61)
+    renamed["member"] = "another-name"
+    (board,) = report.boards([latency(), renamed])
+    (member,) = board["members"]
+    assert (member["member"], member["top1"], member["upper_ms"]) == ("b0-64-general-fp32", 0.61, 12.0)
+    assert member["images_per_s"] == 180.0 and member["front"]
+
+
+def test_the_newest_measurement_counts_whatever_the_order():
+    old, new = latency(p50=9.0, at="2026-01-01T00:00:00Z"), latency(p50=7.0, at="2026-02-01T00:00:00Z")
+    for rows in ([old, new], [new, old]):
+        assert report.boards(rows)[0]["members"][0]["p50_ms"] == 7.0
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), max_size=12))
+def test_no_front_member_is_dominated(points):
+    on_front = report.pareto(points)
+    front = [point for point, on in zip(points, on_front, strict=True) if on]
+
+    def beats(a, b):
+        return a != b and a[0] <= b[0] and a[1] >= b[1]
+
+    assert not any(beats(a, b) for a in points for b in front)
+    assert all(on or any(beats(a, b) for a in front) for b, on in zip(points, on_front, strict=True))
+
+
+def test_scopes_have_fronts_of_their_own():
+    found = report.boards(family_rows())
+    assert [board["scope"] for board in found] == ["general", "animals"]
+    assert [m["member"] for m in found[1]["members"] if m["front"]] == ["b0-64-animals-fp32"]
+    assert all(m["scope"] == board["scope"] for board in found for m in board["members"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"machine": {**MACHINE, "name": "laptop"}},
+        {"machine": {**MACHINE, "versions": {"onnxruntime": "1.25.0"}}},
+        {"threads": 2},
+        {"provider": "cuda"},
+    ],
+)
+def test_latency_of_other_conditions_is_not_mixed(change):
+    rows = [latency(), accuracy(), latency("b2", **change), accuracy("b2")]
+    assert [len(board["members"]) for board in report.boards(rows)] == [1, 1]
+
+
+def test_accuracy_on_other_rows_is_not_mixed():
+    rows = [latency(), latency("b2"), accuracy(), accuracy("b2", data="another")]
+    assert [len(board["members"]) for board in report.boards(rows)] == [1, 1]
+    fewer = accuracy("b2", n=100)
+    assert len(report.boards([latency(), latency("b2"), accuracy(), fewer])) == 2
+
+
+def test_one_member_on_two_machines_stands_in_both():
+    other = {**MACHINE, "name": "laptop"}
+    found = report.boards([latency(), latency(machine=other, p50=2.0), accuracy()])
+    assert [board["machine"]["machine"]["name"] for board in found] == ["epyc", "laptop"]
+    text = report.markdown_tables([latency(), latency(machine=other), accuracy()])
+    assert "laptop" in text and "epyc" in text
+
+
+def test_what_cannot_be_compared_is_marked_and_on_no_front(tmp_path):
+    busy = latency("b1", p50=1.0, valid=False, invalid_because="the machine was busy | <b>")
+    rows = [latency(), accuracy(), busy, accuracy("b1", top1=0.99), latency("b3", p50=0.5)]
+    rows += [latency("b4", p50=0.1, trained=False), accuracy("b4", top1=0.999, trained=False)]
+    (board,) = report.boards(rows)
+    remarks = {member["variant"]: list(member["remarks"]) for member in board["members"]}
+    assert remarks == {"b0": [], "b1": ["INVALID"], "b3": ["no accuracy"], "b4": ["untrained"]}
+    assert [m["variant"] for m in board["members"] if m["front"]] == ["b0"]
+    page = report.write_report(rows, tmp_path).read_text()
+    assert "the machine was busy | &lt;b&gt;" in page and ">INVALID<" in page and ">untrained<" in page
+
+
+def test_latency_alone_and_accuracy_alone_are_reported(tmp_path):
+    for rows in ([latency()], [accuracy()]):
+        page = report.write_report(rows, tmp_path).read_text()
+        assert "b0-64-general-fp32" in page
+        assert (tmp_path / "accuracy-latency.svg").read_text().count("nothing to show") == 1
+
+
+def test_headline_names_the_best_the_fastest_and_what_fits(tmp_path):
+    text = (report.write_report(family_rows(), tmp_path, 20) and (tmp_path / "report.md")).read_text()
+    assert "Of 4 general members on epyc, **b2-64-general-fp32** is the most accurate (70.0 %" in text
+    assert "**b0-64-general-int8** the fastest (59.0 %, p99 at most 6.0 ms)" in text
+    assert "within 20 ms **b0-64-general-fp32** is the most accurate (60.0 %, p99 at most 12.0 ms)" in text
+    report.write_report(family_rows(), tmp_path, 1)
+    assert "none with a known accuracy fits 1 ms" in (tmp_path / "report.md").read_text()
+
+
+def test_quantized_members_are_compared_with_fp32_of_the_same_run():
+    (first, second) = report._costs(report.boards(family_rows())[0])
+    assert {first["member"], second["member"]} == {"b2-64-general-int8", "b0-64-general-int8"}
+    assert (first["size"], first["speed"], round(first["top1"], 6)) == (0.25, 2.0, -1.0)
+    apart = [latency(), latency("b0", "int8", bundle="bundles/other")]
+    assert report._costs(report.boards(apart)[0]) == []
+
+
+def test_tables_carry_numbers_and_conditions():
+    text = report.markdown_tables(family_rows())
+    head = "| member | size MB | p50 ms | p99 ms | rate images/s | top-1 % | top-3 % | top-5 % | macro % | L1 % | L2 % |"
+    assert head in text
+    assert (
+        "| b2-64-general-fp32, front | 16.0 | 30.0 | 42.0 | 180 | 70.0 | 80.0 | 90.0 | 65.0 | 85.0 | 70.0 |"
+        in text
+    )
+    for condition in (
+        "AMD EPYC",
+        "2 cores",
+        "onnxruntime 1.26.0",
+        "1 thread",
+        "400 images",
+        "2026-11-22",
+        "caltech101",
+    ):
+        assert condition in text
+    assert "500 images of 450 listings" in text
+
+
+def test_published_figures_stand_apart(tmp_path):
+    page = report.write_report(family_rows(), tmp_path).read_text()
+    for figure in ("62.5", "80.4", "85.6", "not reproduced", "private data"):
+        assert figure in page
+
+
+def test_files_are_complete_and_self_contained(tmp_path):
+    path = report.write_report(family_rows(), tmp_path / "new" / "out")
+    assert path.is_absolute()
+    names = {"accuracy-latency.svg", "report.html", "report.md", "table.csv"}
+    assert {found.name for found in path.parent.iterdir()} == names
+    assert set(re.findall(r"\w+://[^\s\"'<)]+", path.read_text())) == {"http://www.w3.org/2000/svg"}
+    with (path.parent / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5 and rows[0]["member"] == "b2-64-general-fp32" and float(rows[0]["upper_ms"]) == 45
+
+
+def test_a_failure_leaves_the_old_report(tmp_path):
+    path = report.write_report(family_rows(), tmp_path)
+    before = path.read_bytes()
+    with pytest.raises(UserError):
+        report.write_report([], tmp_path)
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 4
+
+
+def test_hostile_names_do_nothing(tmp_path):
+    bad = "<script>alert(1)</script>\"'\n|\x00\ud800"
+    rows = [latency(), accuracy(), latency("b2"), accuracy("b2", top1=0.8)]
+    for row in rows:
+        row.update(member=bad, scope=bad, scheme=bad, variant=bad, label=bad)
+        if row["kind"] == "latency":
+            row["machine"] = {**MACHINE, "name": bad, "cpu": bad, "features": [bad], "versions": {bad: bad}}
+            row.update(provider=bad, stages_ms={bad: 3.0}, invalid_because=bad)
+        else:
+            row["dataset"] = {"name": bad, "digest": bad, "split": bad}
+            row["metrics"]["confusion"]["ids"] = [bad, bad]
+    path = report.write_report(rows, tmp_path)
+    for name in ("report.html", "report.md", "accuracy-latency.svg"):
+        assert "<script>alert" not in (tmp_path / name).read_text(), name
+    assert path.read_text().count("<script") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{", "not a JSON object"),
+        ("[1]", "not a measurement"),
+        ('{"schema": 1}', '"kind" is missing'),
+        ('{"schema": 7, "kind": "latency"}', "schema 7; this version reads up to 1"),
+        ('{"schema": 1, "kind": "latency", "member": 3}', "'member' is 3"),
+        ('{"schema": 1, "kind": "latency", "member": NaN}', "NaN is no number"),
+    ],
+)
+def test_bad_lines_are_refused_by_file_and_line(tmp_path, line, told):
+    path = tmp_path / "results.jsonl"
+    path.write_text(json.dumps(latency()) + "\n\n" + line + "\n")
+    with pytest.raises(UserError) as refusal:
+        report.read_rows([path])
+    assert f"{path}, line 3" in str(refusal.value) and told in str(refusal.value)
+
+
+def test_missing_empty_and_unwritable_are_refused(tmp_path):
+    with pytest.raises(UserError, match="No such file"):
+        report.read_rows([tmp_path / "none.jsonl"])
+    with pytest.raises(UserError, match="no latency or accuracy"):
+        report.write_report([{"schema": 1, "kind": "scaling"}], tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        report.write_report([latency()], tmp_path / "file")
+    crooked = copy.deepcopy(accuracy())
+    crooked["metrics"]["confusion"]["matrix"] = [[1, 2]]
+    with pytest.raises(UserError, match="confusion matrix"):
+        report.boards([crooked])
+
+
+def run_command(argv) -> int:
+    parser = argparse.ArgumentParser()
+    report.arguments(parser)
+    return report.run(parser.parse_args([str(word) for word in argv]))
+
+
+def test_command_ends_with_the_path(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = write_lines(tmp_path / "a b.jsonl", [*family_rows(), {"schema": 1, "kind": "scaling"}])
+    assert run_command([*paths, "--out", "out", "--budget-ms", "20"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == str(tmp_path / "out" / "report.html")
+    assert lines[-2].startswith("next: family pick '") and lines[-2].endswith("--budget-ms 20")
+    assert "not shown: scaling" in (tmp_path / "out" / "report.html").read_text()
+    assert run_command([*paths, "--out", "out", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["report"] == lines[-1]
+    with pytest.raises(UserError, match="--budget-ms is -1"):
+        run_command([*paths, "--out", "out", "--budget-ms", "-1"])
+
+
+def test_page_renders_in_a_browser(tmp_path):
+    browsers = map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))
+    browser = next(filter(None, browsers), None)
+    if browser is None:
+        pytest.skip("no Chromium on this machine")
+    path = report.write_report(family_rows(), tmp_path / "out", 20)
+    pressed = path.with_name("pressed.html")
+    press = 'document.querySelectorAll("table.sortable th button")[5].click();\nroot.dataset.ready = "yes";'
+    text = path.read_text().replace('root.dataset.ready = "yes";', press)
+    pressed.write_text(re.sub(r"script-src '[^']+'", "script-src 'unsafe-inline'", text))
+    for page in (path, pressed):
+        dom = dump_dom(browser, page, tmp_path / "profile")
+        root = re.search(r"<html[^>]*>", dom).group()
+        assert 'data-ready="yes"' in root and "data-error" not in root
+    assert 'aria-sort="descending"' in dom
+    first_row = re.search(r'<tbody>\s*<tr[^>]*><th scope="row" data-value="([^"]+)"', dom).group(1)
+    assert first_row == "b0-64-general-fp32"
+
+
+def dump_dom(browser: str, page, profile) -> str:
+    """Open a page without a screen and return what it became."""
+    switches = (
+        "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
+        "--disable-component-update --disable-sync --dump-dom"
+    )
+    command = [browser, *switches.split(), f"--user-data-dir={profile}", page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
