@@ -486,11 +486,13 @@ def _columns(board: dict, budget_ms: float | None) -> list[dict]:
         columns.append(
             {"key": f"L{level}", "label": f"L{level}\n%", "text": percent, "high": True, "help": hint}
         )
-    held = {key for member in board["members"] for key, value in member.items() if value is not None} | {
-        "fits"
-    }
-    columns = [column for column in columns if column["key"] in held]
-    return [{"key": "member", "label": "member"}, *columns]
+    held = _held(columns, [*board["members"], {"fits": budget_ms}])
+    return [{"key": "member", "label": "member"}, *held]
+
+
+def _held(columns: Sequence[dict], rows: Sequence[dict]) -> list[dict]:
+    """Return the columns in which some row has a value."""
+    return [column for column in columns if any(row.get(column["key"]) is not None for row in rows)]
 
 
 def _yes(value: bool | None) -> str:
@@ -540,7 +542,7 @@ def _times(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.2f}×"
 
 
-def _cost_columns(board: dict) -> list[dict]:
+def _cost_columns(board: dict, costs: Sequence[dict]) -> list[dict]:
     columns = [
         {"key": "member", "label": "member"},
         {"key": "size", "label": "size", "text": _times, "help": "over the size of fp32"},
@@ -548,7 +550,7 @@ def _cost_columns(board: dict) -> list[dict]:
     ]
     for key, label in [("top1", "top-1"), *((f"L{level}", f"L{level}") for level in _levels(board))]:
         columns.append({"key": key, "label": f"{label}\npoints", "text": pages.points, "high": True})
-    return columns
+    return _held(columns, costs)
 
 
 def _origin() -> tuple[list[dict], list[dict], str]:
@@ -575,11 +577,9 @@ def _page(found: Sequence[dict], rows: Sequence[dict], budget_ms: float | None) 
     lead = _headline(found[0], budget_ms, pages.escape, ("<strong>", "</strong>"))
     figures, columns, note = _origin()
     origin = pages.table(figures, columns, caption="Published figures") + pages.paragraph(note, "note")
+    plotted = [board for board in found if _spots(board)]
     sections = [
-        (
-            "Accuracy against latency",
-            _pictures(found, lambda board, width: _scatter(board, budget_ms, width)),
-        ),
+        ("Accuracy against latency", _pictures(plotted, lambda b, width: _scatter(b, budget_ms, width))),
         ("Members", "".join(_members(board, found, budget_ms) for board in found)),
         ("Accuracy by level", _by_level(found)),
         ("What quantization costs and gains", _quantized(found)),
@@ -607,15 +607,8 @@ def _pictures(found: Sequence[dict], draw: Callable[[dict, int], str]) -> str:
 
 
 def _scatter(board: dict, budget_ms: float | None, width: int) -> str:
-    spots = []
-    for member in sorted(board["members"], key=_scheme_order):
-        x_ms = member["upper_ms"] if member["upper_ms"] is not None else member["p99_ms"]
-        if x_ms and member["top1"] is not None:
-            hint = ", ".join([f"{member['member']}: {_told(member)}", *member["remarks"]])
-            spot = {"x": x_ms, "y": 100 * member["top1"], "label": _short(member), "group": member["scheme"]}
-            spots.append({**spot, "hint": hint, "front": member["front"], "quiet": not member["comparable"]})
     return pages.scatter(
-        spots,
+        _spots(board),
         title=f"Accuracy against latency, {plain(board['scope'])}",
         x_label="p99 ms per image, upper bound (log scale)",
         y_label="top-1 accuracy, %",
@@ -625,6 +618,18 @@ def _scatter(board: dict, budget_ms: float | None, width: int) -> str:
         budget=budget_ms,
         budget_label=f"budget {budget_ms:g} ms" if budget_ms else "",
     )
+
+
+def _spots(board: dict) -> list[dict]:
+    """Return the members that have both an accuracy and a latency, as points in the order of schemes."""
+    spots = []
+    for member in sorted(board["members"], key=_scheme_order):
+        x_ms = member["upper_ms"] if member["upper_ms"] is not None else member["p99_ms"]
+        if x_ms and member["top1"] is not None:
+            hint = ", ".join([f"{member['member']}: {_told(member)}", *member["remarks"]])
+            spot = {"x": x_ms, "y": 100 * member["top1"], "label": _short(member), "group": member["scheme"]}
+            spots.append({**spot, "hint": hint, "front": member["front"], "quiet": not member["comparable"]})
+    return spots
 
 
 def _scheme_order(member: dict) -> tuple:
@@ -686,7 +691,7 @@ def _quantized(found: Sequence[dict]) -> str:
     for board in found:
         if costs := _costs(board):
             name = _name(board, found)
-            table = pages.table(costs, _cost_columns(board), caption=f"Quantized against fp32, {name}")
+            table = pages.table(costs, _cost_columns(board, costs), caption=f"Quantized against fp32, {name}")
             body += pages.heading(name) + table + pages.paragraph(_conditions(board), "note")
     return pages.paragraph(COSTS_NOTE) + body if body else ""
 
@@ -744,7 +749,10 @@ def _markdown(found: Sequence[dict], rows: Sequence[dict], budget_ms: float | No
     for board, lines in costs:
         if lines:
             parts += [f"### {pages.markdown(_name(board, found))}"]
-            parts += [pages.markdown_table(lines, _cost_columns(board)), pages.markdown(_conditions(board))]
+            parts += [
+                pages.markdown_table(lines, _cost_columns(board, lines)),
+                pages.markdown(_conditions(board)),
+            ]
     figures, columns, note = _origin()
     parts += [f"## {ORIGIN_TITLE}", pages.markdown_table(figures, columns), note]
     parts += ["## Words", "\n".join(f"- **{word}**: {meaning}" for word, meaning in WORDS.items())]

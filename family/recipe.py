@@ -21,7 +21,7 @@ class Recipe:
     head_epochs: int = 40  # at most; the head phase ends when training accuracy plateaus. 0: no head phase
     finetune_epochs: int = 4  # 0: stop after the head phase
     head_rate: float = 0.008
-    finetune_rate: float = 0.0016
+    finetune_rate: float = 0.0008
     schedule: str = "cosine"  # of the second phase
     warmup_epochs: float = 0.25
     optimizer: str = "adamw"

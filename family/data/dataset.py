@@ -61,19 +61,33 @@ class Dataset:
         """Return the tree of a scope: all of it, or a vertical's part."""
         return scope_ontology(self.ontology, name)
 
-    def rows(self, split: str, scope: str = "general") -> Rows:
-        """Return the rows of a split whose category lies in the scope.
+    def scope_of(self, card: dict) -> Ontology:
+        """Return the tree that a run or a bundle of this card answers for.
+
+        Raises:
+            UserError: its classes are not those of this dataset.
+        """
+        ontology = self.ontology.subset(card["subtrees"]) if card.get("subtrees") else self.ontology
+        if list(ontology.leaves) != card["classes"]:
+            raise UserError(
+                f"{card['name']} knows {len(card['classes'])} classes, its scope in {self.folder} has {len(ontology.leaves)}, "
+                "and they are not the same; use the tree that it was trained on"
+            )
+        return ontology
+
+    def rows(self, split: str, scope: str | Ontology = "general") -> Rows:
+        """Return the rows of a split whose category lies in the scope, given by name or as its tree.
 
         Raises:
             UserError: no such split or scope, or no row in it.
         """
         if split not in SPLITS:
             raise unknown_name("split", split, SPLITS)
-        ontology = self.scope(scope)
+        ontology = self.scope(scope) if isinstance(scope, str) else scope
         wanted = pc.and_(pc.equal(self.table["split"], split), pc.is_in(self.table["category"], pa.array(ontology.leaves)))
         table = self.table.filter(wanted)
         if table.num_rows == 0:
-            raise UserError(f"{self.folder} has no {split} rows in the scope {scope!r}")
+            raise UserError(f"{self.folder} has no {split} rows in the scope of {len(ontology.leaves)} categories")
         listing_ids = table["listing_id"].to_numpy(zero_copy_only=False)
         order = np.argsort(listing_ids.astype(str), kind="stable")
         codes = table["category"].to_pylist()

@@ -2,11 +2,9 @@
 
 import argparse
 import collections
-import concurrent.futures
 import csv
 import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from family.data.dataset import SCHEMA, digest_table
 from family.data.images import ImageError, decode_rgb
 from family.data.lookalikes import N_BYTES, difference_hash, group_rows, lookalike_pairs
 from family.data.ontology import Ontology, clean_path
+from family.data.reading import map_ahead
 from family.data.sources import read_source
 from family.data.splits import SPLITS, assign_splits
 from family.errors import UserError
@@ -114,19 +113,7 @@ def _import_images(table: pa.Table, src: Path, folder: Path, skip: dict[int, str
         return _Image() if row in skip else _import_image(root, name or "", folder / "images")
 
     names = enumerate(table["image"].to_pylist())
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(progress(_map_bounded(pool, import_row, names), "importing", total=table.num_rows))
-
-
-def _map_bounded(pool: concurrent.futures.Executor, function, items, ahead: int = 64) -> Iterator:
-    """Map in order with at most `ahead` items under way, so that memory does not grow with their number."""
-    waiting = collections.deque()
-    for item in items:
-        waiting.append(pool.submit(function, item))
-        if len(waiting) >= ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    return list(progress(map_ahead(import_row, names), "importing", total=table.num_rows))
 
 
 def _import_image(root: Path, name: str, images: Path) -> _Image:

@@ -33,14 +33,20 @@ def scope_ontology(ontology: Ontology, scope: str) -> Ontology:
     Raises:
         UserError: no such vertical, or none of its subtrees is in the tree.
     """
+    subtrees = scope_subtrees(scope)
+    return ontology.subset(subtrees) if subtrees else ontology
+
+
+def scope_subtrees(scope: str) -> list[str] | None:
+    """Return the category paths that a scope covers; None for all."""
     if scope == GENERAL:
-        return ontology
+        return None
     if scope.endswith(".toml"):
-        return ontology.subset(read_vertical(Path(scope))["subtrees"])
+        return read_vertical(Path(scope))["subtrees"]
     known = verticals()
     if scope not in known:
         raise unknown_name("scope", scope, [GENERAL, *known])
-    return ontology.subset(known[scope]["subtrees"])
+    return known[scope]["subtrees"]
 
 
 def scope_name(scope: str) -> str:

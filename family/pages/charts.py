@@ -37,7 +37,8 @@ def scatter(
     x_ends, y_ends = axes.span(known, log=log_x), axes.span([p["y"] for p in points])
     y_ends = (y_ends[0], min(y_ends[1], y_max))
     key, top = axes.legend(_scatter_key(points, groups, budget, budget_label), 4, width - 8, 42)
-    box = (44.0, top + 6.0, width - 16.0, (height or round(200 + 0.25 * width)) + top - 42)
+    tall = (height or round(200 + 0.25 * width)) if points else 100
+    box = (44.0, top + 6.0, width - 16.0, top + tall - 42)
     to_x, to_y = axes.scale(x_ends, (box[0], box[2]), log=log_x), axes.scale(y_ends, (box[3], box[1]))
     parts = [word(4, 16, y_label, "strong"), *key]
     if not points:
@@ -111,8 +112,9 @@ def heatmap(
 ) -> str:
     """Draw a confusion matrix: rows are true, columns predicted, shaded and numbered in per cent of a row.
 
-    Past `n_most` categories the ones with the fewest rows are drawn together.
+    Past `n_most` categories, or as many as fit the width, the ones with the fewest rows are drawn together.
     """
+    n_most = min(n_most, int(width * 0.7 / 16))
     names, table = _merge_smallest([plain(name) for name in names], np.asarray(counts), n_most)
     totals = table.sum(axis=1)
     share = table / np.maximum(totals, 1)[:, None]

@@ -87,8 +87,10 @@ tr.quiet > * {{ color: var(--muted) }}
 th button {{ all: unset; cursor: pointer; position: relative }}
 th button:hover {{ color: var(--text) }}
 th[aria-sort=ascending] button, th[aria-sort=descending] button {{ color: var(--text) }}
-th[aria-sort=ascending] button::after {{ content: "\\2191"; position: absolute; left: 100% }}
-th[aria-sort=descending] button::after {{ content: "\\2193"; position: absolute; left: 100% }}
+th[aria-sort] button::after {{ position: absolute; right: 100%; bottom: 0 }}
+th:first-child[aria-sort] button::after {{ right: auto; left: 100% }}
+th[aria-sort=ascending] button::after {{ content: "\\2191" }}
+th[aria-sort=descending] button::after {{ content: "\\2193" }}
 .tag {{ display: inline-block; margin-left: 8px; padding: 0 6px; border: 1px solid currentColor;
   border-radius: 9px; font-size: 11px; line-height: 16px; font-weight: 500; white-space: nowrap }}
 .tag.good {{ color: var(--good) }}

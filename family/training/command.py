@@ -11,7 +11,7 @@ from distributed.world import World, join, started_as_rank
 from family.card import SCHEMA, member_name
 from family.data.dataset import Dataset, open_dataset
 from family.data.images import Preprocessing
-from family.data.scopes import GENERAL, scope_name
+from family.data.scopes import GENERAL, scope_name, scope_subtrees
 from family.errors import Failure, UserError
 from family.models.variants import variant
 from family.outputs import MADE_OF, is_done, move_aside, read_json, write_json
@@ -154,6 +154,7 @@ def _card(args, dataset, recipe, world, devices, train, how, loaded, phases, mod
         "variant": args.variant,
         "resolution_px": recipe.resolution_px,
         "scope": scope_name(args.scope),
+        "subtrees": scope_subtrees(args.scope),
         "label": recipe.label or None,
         "classes": list(train.ontology.leaves),
         "paths": [train.ontology.path_of[leaf] for leaf in train.ontology.leaves],

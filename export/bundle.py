@@ -1,0 +1,91 @@
+"""Bundle folders: card.json, labels.json, one ONNX file a scheme, and stored inputs with their answers."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from family.card import read_card
+from family.data.images import Preprocessing
+from family.data.ontology import Ontology, from_leaves
+from family.errors import UserError, unknown_name
+
+SAMPLES = "samples.parquet"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle."""
+
+    folder: Path
+    card: dict
+
+    @property
+    def schemes(self) -> dict[str, dict]:
+        """Scheme -> {"file", "sha256", "size_mb", ...} of the files that were not refused."""
+        return self.card["schemes"]
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return Preprocessing.from_card(self.card["preprocessing"])
+
+    @property
+    def ontology(self) -> Ontology:
+        return card_ontology(self.card)
+
+    def model_path(self, scheme: str) -> Path:
+        """Return a scheme's ONNX file, checked against the card's sha256.
+
+        Raises:
+            UserError: no such scheme, or the file is missing or was changed.
+        """
+        if scheme not in self.schemes:
+            raise unknown_name(f"scheme of {self.folder}", scheme, self.schemes)
+        path = self.folder / self.schemes[scheme]["file"]
+        if not path.is_file():
+            raise UserError(f"{path} is missing")
+        found = sha256_of(path)
+        if found != self.schemes[scheme]["sha256"]:
+            raise UserError(f"{path} is not the file of the card: sha256 {found[:12]}..., the card says {self.schemes[scheme]['sha256'][:12]}...")
+        return path
+
+    def samples(self) -> tuple[list[bytes], np.ndarray]:
+        """Return the stored encoded images and the fp32 answers, float32 [n, n_classes]."""
+        table = pa.parquet.read_table(self.folder / SAMPLES)
+        return table["image"].to_pylist(), np.array(table["probabilities"].to_pylist(), np.float32)
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """Open a bundle.
+
+    Raises:
+        UserError: it is none, or its file names leave the folder.
+    """
+    folder = Path(folder)
+    card = read_card(folder)
+    if not card.get("schemes"):
+        raise UserError(f"{folder} is a run, not a bundle: `family export {folder} --out BUNDLE` makes one")
+    for entry in card["schemes"].values():
+        if Path(entry["file"]).name != entry["file"]:
+            raise UserError(f"{folder}: the card names the file {entry['file']!r}, which is outside of the bundle")
+    return Bundle(folder, card)
+
+
+def card_ontology(card: dict) -> Ontology:
+    """Return the tree of a card's classes."""
+    ids = {path: node for path, node in card.get("node_ids", {}).items() if node not in card["classes"]}
+    return from_leaves(zip(card["classes"], card["paths"], strict=True), ids=ids)
+
+
+def write_samples(folder: Path, images: list[bytes], probabilities: np.ndarray) -> None:
+    """Store encoded images and their answers."""
+    columns = {"image": pa.array(images, pa.binary()), "probabilities": pa.array(probabilities.tolist(), pa.list_(pa.float32()))}
+    pa.parquet.write_table(pa.table(columns), folder / SAMPLES)
+
+
+def sha256_of(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

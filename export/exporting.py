@@ -1,0 +1,132 @@
+"""Make a bundle of a run: convert, compare with the run, quantize, gate, store inputs with their answers."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from export.bundle import open_bundle, sha256_of, write_samples
+from export.quantize import choose_balanced, quantize
+from export.runtime import Predictor, Settings
+from export.verify import MAX_DP, gate, hostile_images, parity, parity_holds
+from family.card import write_card
+from family.data.dataset import Dataset, Rows, open_dataset
+from family.data.images import Preprocessing, decode_image, decode_rgb
+from family.data.reading import map_ahead
+from family.errors import Failure, UserError
+from family.outputs import whole_folder, write_json
+
+N_SAMPLES = 256
+N_CALIBRATION = 128
+MAX_GATE_ROWS = 5000  # pixels of these are in memory at once
+
+
+def find_dataset(given: Path | None, card: dict) -> Dataset:
+    """Open the dataset that was given, or else the one that the run was trained on."""
+    folder = given or Path(card["dataset"]["folder"])
+    if not (folder / "dataset.json").is_file():
+        raise UserError(f"the dataset {folder} is not here; give one with --calibrate DATASET")
+    return open_dataset(folder)
+
+
+def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, max_drop: float, made_of: dict) -> list[str]:
+    """Write the bundle and return why schemes were refused, one line each.
+
+    Raises:
+        Failure: fp32 does not give the run's answers, so there is nothing to export.
+    """
+    from export.onnx import convert, count_operators  # TensorFlow, from here on
+    from family.training.runs import load_run
+
+    model, card = load_run(run)
+    how = Preprocessing.from_card(card["preprocessing"])
+    val = _held_back_rows(dataset, card)
+    with whole_folder(out, made_of) as folder:
+        card = {**card, "schemes": {}, "export": {"calibration_dataset": dataset.digest}}
+        fp32 = folder / "model.fp32.onnx"
+        convert(model, fp32)
+        samples = _sample_images(val, how)
+        pixels = np.stack([decode_image(data, how) for data in samples])
+        checked = np.concatenate([pixels[:64], hostile_images(how.resolution_px)])
+        found = parity(model.predict(checked.astype(np.float32), verbose=0, batch_size=16), _answers(folder, card, "fp32", checked))
+        print(f"fp32: max |dp| {found['max_dp']:.1e}, agreement {found['agreement']:.1%} on {found['n']} images")
+        if not parity_holds(found):
+            raise Failure(f"fp32 does not give the run's answers: max |dp| {found['max_dp']:.2e} (allowed {MAX_DP:.0e}), agreement {found['agreement']:.2%}")
+        write_samples(folder, samples, _answers(folder, card, "fp32", pixels))
+        refused = []
+        if "int8" in schemes:
+            refused += _export_int8(folder, card, dataset, val, how, max_drop)
+        if "fp32" not in schemes:
+            fp32.unlink()
+            del card["schemes"]["fp32"]
+        else:
+            card["schemes"]["fp32"] |= {"parity": found, "operators": count_operators(fp32)}
+        if not card["schemes"]:
+            raise Failure("; ".join(refused))
+        labels = [{"class": k, "category_id": i, "path": p} for k, (i, p) in enumerate(zip(card["classes"], card["paths"], strict=True))]
+        write_json(folder / "labels.json", labels)
+        write_card(folder, card)
+    return refused
+
+
+def _held_back_rows(dataset: Dataset, card: dict) -> Rows:
+    """Return validation rows, or training rows of a dataset too small to have them. Test rows are never touched here."""
+    try:
+        rows = dataset.rows("val", dataset.scope_of(card))
+    except UserError:
+        rows = dataset.rows("train", dataset.scope_of(card))
+    return rows.take(np.sort(np.random.default_rng(0).permutation(len(rows))[:MAX_GATE_ROWS]))
+
+
+def _entry(folder: Path, scheme: str) -> dict:
+    path = folder / f"model.{scheme}.onnx"
+    return {"file": path.name, "sha256": sha256_of(path), "size_mb": round(path.stat().st_size / 1e6, 3)}
+
+
+def _answers(folder: Path, card: dict, scheme: str, images: np.ndarray) -> np.ndarray:
+    """Answer by a file of a bundle in the making, through the Predictor that serves it."""
+    card["schemes"].setdefault(scheme, _entry(folder, scheme))
+    write_card(folder, card)
+    predictor = Predictor(open_bundle(folder), Settings(scheme, "cpu"))
+    return np.concatenate([predictor.predict(images[k : k + 16]) for k in range(0, len(images), 16)])
+
+
+def _export_int8(folder: Path, card: dict, dataset: Dataset, val: Rows, how: Preprocessing, max_drop: float) -> list[str]:
+    from export.onnx import count_operators
+
+    train = dataset.rows("train", dataset.scope_of(card))
+    chosen = train.take(choose_balanced(train.labels, N_CALIBRATION))
+    int8 = folder / "model.int8.onnx"
+    made = quantize(folder / "model.fp32.onnx", int8, _decode_all(chosen, how))
+    pixels = _decode_all(val, how)
+    verdict = gate(_answers(folder, card, "fp32", pixels), _answers(folder, card, "int8", pixels), val.labels, max_drop)
+    print(f"int8: {verdict['drop_points']:+.2f} points lost on {verdict['n']} validation images (95 % interval "
+          f"{verdict['interval'][0]:+.2f} to {verdict['interval'][1]:+.2f}), agreement {verdict['agreement']:.1%}: {verdict['verdict']}")  # fmt: skip
+    if verdict["verdict"] == "fail":
+        int8.unlink()
+        del card["schemes"]["int8"]
+        card["refused"] = {"int8": verdict}
+        return [f"int8 is refused: it loses {verdict['drop_points']:.2f} points (allowed {max_drop}); the other schemes were written"]
+    card["schemes"]["int8"] |= {"made": made, "gate": {**verdict, "max_drop_points": max_drop}, "operators": count_operators(int8)}
+    return []
+
+
+def _decode_all(rows: Rows, how: Preprocessing) -> np.ndarray:
+    return np.stack(list(map_ahead(lambda row: decode_image(rows.read(row), how), range(len(rows)))))
+
+
+def _sample_images(rows: Rows, how: Preprocessing) -> list[bytes]:
+    """Return encoded images of up to N_SAMPLES rows, larger photos scaled to twice the model's resolution."""
+    chosen = choose_balanced(rows.labels, N_SAMPLES)
+    return [_shrink(rows.read(int(row)), 2 * how.resolution_px) for row in chosen]
+
+
+def _shrink(data: bytes, px: int) -> bytes:
+    image = decode_rgb(data)
+    if max(image.size) <= px:
+        return data
+    image.thumbnail((px, px), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()

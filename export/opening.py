@@ -1,0 +1,64 @@
+"""Open whatever answers: a bundle (ONNX Runtime) or a run (TensorFlow), as one function from images to probabilities."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from family.card import member_name, read_card
+from family.data.images import Preprocessing
+
+
+@dataclass(frozen=True)
+class Model:
+    """Something that answers: uint8 [n, px, px, 3] -> float32 [n, n_classes]."""
+
+    member: str
+    card: dict
+    predict: Callable[[np.ndarray], np.ndarray]
+    about: dict  # what ran: scheme, provider, threads, sha256, or the run
+
+    @property
+    def how(self) -> Preprocessing:
+        return Preprocessing.from_card(self.card["preprocessing"])
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add the options that apply wherever a bundle is read."""
+    parser.add_argument("--scheme", help="fp32 or int8 (default: what `pick` chose, else fp32)")
+    parser.add_argument("--provider", help="auto, cpu, cuda or tensorrt (default: what `pick` chose, else auto)")
+    parser.add_argument("--threads", type=int, help="of the model (default: what `pick` chose, else all cores)")
+
+
+def open_model(folder: Path, scheme: str | None = None, provider: str | None = None, threads: int | None = None) -> Model:
+    """Open a bundle or a run.
+
+    Raises:
+        UserError: it is neither.
+    """
+    card = read_card(folder)
+    return _open_bundle(folder, scheme, provider, threads) if card.get("schemes") else _open_run(folder)
+
+
+def _open_bundle(folder: Path, scheme, provider, threads) -> Model:
+    from export.bundle import open_bundle
+    from export.runtime import Predictor, default_settings
+
+    bundle = open_bundle(folder)
+    predictor = Predictor(bundle, default_settings(bundle, scheme, provider, threads))
+    used = predictor.settings
+    about = {"scheme": used.scheme, "provider": predictor.provider, "threads": used.n_threads, "model_sha256": bundle.schemes[used.scheme]["sha256"]}
+    return Model(member_name(bundle.card, used.scheme), bundle.card, predictor.predict, about)
+
+
+def _open_run(folder: Path) -> Model:
+    from family.training.runs import load_run
+
+    model, card = load_run(folder)
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        return model.predict_on_batch(images.astype(np.float32))
+
+    return Model(member_name(card), card, predict, {"scheme": None, "provider": "tensorflow", "model_sha256": None})

@@ -1,0 +1,101 @@
+"""The Predictor: what is benchmarked, evaluated and served is this one thing. NumPy, Pillow and ONNX Runtime; no TensorFlow."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime as ort
+
+from export.bundle import Bundle
+from family.data.images import decode_image
+from family.errors import Failure, UserError, unknown_name
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a bundle is run."""
+
+    scheme: str = "fp32"
+    provider: str = "auto"  # the best that works here, or the one named, or an error
+    threads: int = 0  # 0: the cores that this process owns
+
+    @property
+    def n_threads(self) -> int:
+        return self.threads or len(os.sched_getaffinity(0))
+
+
+def default_settings(bundle: Bundle, scheme: str | None, provider: str | None, threads: int | None) -> Settings:
+    """Return what was asked for; else what `pick` chose for this bundle; else the defaults."""
+    chosen = bundle.card.get("serve", {})
+    first = "fp32" if "fp32" in bundle.schemes else next(iter(bundle.schemes))
+    return Settings(scheme or chosen.get("scheme", first), provider or chosen.get("provider", "auto"),
+                    threads if threads is not None else chosen.get("threads", 0))  # fmt: skip
+
+
+class Predictor:
+    """A bundle's model, ready to answer.
+
+    Raises:
+        Failure: the file can't be opened, or a provider was named and another one runs.
+    """
+
+    def __init__(self, bundle: Bundle, settings: Settings):
+        self.bundle, self.settings = bundle, settings
+        self.how = bundle.preprocessing
+        path = bundle.model_path(settings.scheme)
+        self.session = _open_session(str(path), settings)
+        self.provider = _running_provider(self.session)
+        if settings.provider not in ("auto", self.provider):
+            raise Failure(
+                f"the provider {settings.provider!r} was asked for and {self.provider!r} runs; is there such a device, with its libraries?"
+            )
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Return float32 [n, n_classes] probabilities of uint8 [n, px, px, 3] RGB images."""
+        return self.session.run(["probabilities"], {"image": images})[0]
+
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        """Return float32 [n, d] embeddings of uint8 [n, px, px, 3] RGB images."""
+        return self.session.run(["embedding"], {"image": images})[0]
+
+    def decode(self, data: bytes) -> np.ndarray:
+        """Return uint8 [1, px, px, 3] of encoded bytes, as the model wants it."""
+        return decode_image(data, self.how)[None]
+
+    def predict_bytes(self, data: bytes) -> np.ndarray:
+        """Return float32 [n_classes] probabilities of one encoded image: what a request costs."""
+        return self.predict(self.decode(data))[0]
+
+
+def _open_session(path: str, settings: Settings) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = settings.n_threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # an idle server must not burn a core
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(path, options, providers=_wanted_providers(settings.provider))
+    except Exception as error:  # ONNX Runtime raises several kinds of its own
+        raise Failure(f"{path}: ONNX Runtime can't open it: {str(error).splitlines()[0][:200]}") from error
+
+
+def _wanted_providers(name: str) -> list[str]:
+    if name == "auto":
+        # onnxruntime-gpu lists CUDA without a GPU; the session itself says what runs.
+        return [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in ort.get_available_providers() and (p[:3] == "CPU" or _has_gpu())]
+    if name not in PROVIDERS:
+        raise unknown_name("provider", name, ["auto", *PROVIDERS])
+    if PROVIDERS[name] not in ort.get_available_providers():
+        raise UserError(f"the provider {name!r} is not in this ONNX Runtime; it has {', '.join(ort.get_available_providers())}")
+    return [PROVIDERS[name]] if name == "cpu" else [PROVIDERS[name], PROVIDERS["cpu"]]
+
+
+def _has_gpu() -> bool:
+    return os.path.exists("/dev/nvidiactl")
+
+
+def _running_provider(session: ort.InferenceSession) -> str:
+    names = {value: key for key, value in PROVIDERS.items()}
+    return names.get(session.get_providers()[0], session.get_providers()[0])
