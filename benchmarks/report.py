@@ -1,9 +1,4 @@
-"""The report of results: which member is how fast and how right, where, and under which conditions.
-
-Latency and accuracy are separate measurements of one model file, joined by its sha256. Only what was measured
-under the same conditions stands in one table, called a board here: one scope, one machine with one setting,
-and one set of rows. Fronts never cross boards.
-"""
+"""The report of results: which member is how fast and how right, where, and under which conditions."""
 
 import argparse
 import json
@@ -12,16 +7,16 @@ import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from benchmarks.boards import INVALID, boards, setting_of
+from benchmarks.measurements import REQUIRED, number_at, part_of, read_rows
 from family import pages
 from family.errors import UserError
 from family.outputs import whole_file
 from family.pages import NOTHING, amount, percent, plain
 
 SUMMARY = "an HTML and Markdown report of results, with pictures"
-SCHEMA = 1
 TITLE = "Accuracy and latency of the family"
 SCHEMES = ("fp32", "fp16", "int8")
-INVALID = "INVALID"
 ORIGIN = Path(__file__).parent / "results" / "origin.json"
 WORDS = {
     "member": "a trained model in one scheme, named variant-resolution-scope-scheme, with the recipe's label "
@@ -52,13 +47,6 @@ CSV_FIELDS = [
     *("p50_ms", "p99_ms", "upper_ms", "images_per_s", "throughput_batch", "top1", "top3", "top5", "macro"),
 ]
 WIDE_PX, NARROW_PX = 1040, 358
-_REQUIRED = {
-    "latency": {"machine": dict, "latency_ms": dict},
-    "accuracy": {"dataset": dict, "metrics": dict},
-}
-_LEVELS = {str(level) for level in range(1, 100)}
-_NAMES = ("member", "variant", "scope", "scheme", "model_sha256")
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -114,214 +102,6 @@ def markdown_tables(rows: list[dict], budget_ms: float | None = None) -> str:
     """Return a Markdown table for each board, with the conditions of its numbers under it."""
     found = boards(rows)
     return "\n\n".join(_markdown_board(board, found, budget_ms) for board in found) + "\n"
-
-
-# Reading
-
-
-def read_rows(paths: Iterable[Path]) -> list[dict]:
-    """Read measurements from JSON lines.
-
-    Raises:
-        UserError: a file is missing, or a line is no measurement that this version reads; names both.
-    """
-    rows = []
-    for path in paths:
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{path}: {error.strerror}; give a file that `family bench` wrote") from error
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path} is not UTF-8 text; give a file that `family bench` wrote") from error
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                rows.append(_read_line(line, f"{path}, line {number}"))
-    return rows
-
-
-def _read_line(line: str, where: str) -> dict:
-    try:
-        row = json.loads(line, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not a JSON object ({error}); remove the line or measure again") from error
-    check_row(row, where)
-    return row
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")
-
-
-def check_row(row: object, where: str) -> None:
-    """Refuse a row that this version cannot read.
-
-    Raises:
-        UserError: names the place, what was got and what is read.
-    """
-    if not isinstance(row, dict) or not isinstance(row.get("schema"), int):
-        raise UserError(f'{where}: not a measurement; one is a JSON object with "schema" and "kind"')
-    if row["schema"] > SCHEMA:
-        raise UserError(f"{where}: schema {row['schema']}; this version reads up to {SCHEMA}; update it")
-    if not isinstance(row.get("kind"), str):
-        raise UserError(f'{where}: "kind" is missing; latency and accuracy are read')
-    if row["kind"] not in _REQUIRED:
-        return
-    wanted = dict.fromkeys(_NAMES, str) | _REQUIRED[row["kind"]]
-    for field, type_ in wanted.items():
-        if not isinstance(row.get(field), type_):
-            kind = "text" if type_ is str else "an object"
-            raise UserError(f"{where}: {field!r} is {row.get(field)!r}; a {row['kind']} row has {kind} there")
-    confusion = row["kind"] == "accuracy" and row["metrics"].get("confusion")
-    if confusion and not _is_square(confusion):
-        raise UserError(f"{where}: the confusion matrix is not as long and as wide as its ids")
-
-
-def _is_square(confusion: object) -> bool:
-    ids, matrix = _part(confusion, "ids", list), _part(confusion, "matrix", list)
-    return 0 < len(ids) == len(matrix) and all(
-        isinstance(line, list) and len(line) == len(ids) and all(isinstance(n, int) for n in line)
-        for line in matrix
-    )
-
-
-def _number(row: dict | None, *keys: str) -> float | None:
-    """Return the number at a path of keys, or None."""
-    value: object = row
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
-    return value if usable else None
-
-
-def _part(row: object, key: str, type_: type) -> list | dict:
-    """Return the list or object at a key, or an empty one."""
-    value = row.get(key) if isinstance(row, dict) else None
-    return value if isinstance(value, type_) else type_()
-
-
-# Joining
-
-
-def boards(rows: Sequence[dict]) -> list[dict]:
-    """Join latency with accuracy and split by what may be compared.
-
-    Returns:
-        `{"scope", "machine", "dataset", "members"}` each, general scope first. `machine` is any latency row
-        and `dataset` any accuracy row of the board, for what all of its rows share, or None. A member that
-        lacks one kind of measurement stands in each board that has its other kind.
-
-    Raises:
-        UserError: there is no latency and no accuracy row, or one cannot be read.
-    """
-    files: dict[str, dict] = {}
-    for number, row in enumerate(rows, 1):
-        check_row(row, f"row {number}")
-        if row["kind"] in _REQUIRED:
-            kinds = files.setdefault(row["model_sha256"], {"latency": {}, "accuracy": {}})
-            known = kinds[row["kind"]].get(_setting(row))
-            if known is None or str(row.get("at")) >= str(known.get("at")):
-                kinds[row["kind"]][_setting(row)] = row
-    if not files:
-        raise UserError("no latency or accuracy measurements to report; `family bench` writes them")
-    scopes = sorted({_any_row(kinds)["scope"] for kinds in files.values()}, key=lambda s: (s != "general", s))
-    return [board for scope in scopes for board in _boards_of(scope, files)]
-
-
-def _setting(row: dict) -> tuple:
-    """Return what must be equal for two rows of a kind to be compared."""
-    if row["kind"] == "accuracy":
-        return (*(str(row["dataset"].get(key)) for key in ("name", "digest", "split")), str(row.get("n")))
-    machine = row["machine"]
-    where = [machine.get(key) for key in ("name", "cpu", "cores", "gpu", "features")]
-    how = [row.get(key) for key in ("provider", "threads", "batch")]
-    return tuple(map(str, [*where, _part(machine, "versions", dict).get("onnxruntime"), *how]))
-
-
-def _any_row(kinds: dict) -> dict:
-    return next(iter([*kinds["latency"].values(), *kinds["accuracy"].values()]))
-
-
-def _boards_of(scope: str, files: dict[str, dict]) -> list[dict]:
-    mine = [kinds for kinds in files.values() if _any_row(kinds)["scope"] == scope]
-    pairs = list(dict.fromkeys((a, b) for kinds in mine for a in kinds["latency"] for b in kinds["accuracy"]))
-    for kinds in mine:
-        if not kinds["accuracy"]:
-            pairs += [(a, None) for a in kinds["latency"] if a not in {pair[0] for pair in pairs}]
-        if not kinds["latency"]:
-            pairs += [(None, b) for b in kinds["accuracy"] if b not in {pair[1] for pair in pairs}]
-    return [_board(scope, mine, latency, accuracy) for latency, accuracy in pairs]
-
-
-def _board(scope: str, mine: Sequence[dict], latency: tuple | None, accuracy: tuple | None) -> dict:
-    members = [
-        _member(kinds["latency"].get(latency), kinds["accuracy"].get(accuracy))
-        for kinds in mine
-        if (latency in kinds["latency"] or not kinds["latency"])
-        and (accuracy in kinds["accuracy"] or not kinds["accuracy"])
-    ]
-    names = [member["member"] for member in members]
-    for member in members:
-        if names.count(member["member"]) > 1:
-            member["member"] += f" ({member['model_sha256'][:7]})"
-    comparable = [m for m in members if m["comparable"]]
-    fronts = pareto([(m["upper_ms"], m["top1"]) for m in comparable])
-    for member, front in zip(comparable, fronts, strict=True):
-        member["front"] = front
-    members.sort(key=lambda m: (-(m["top1"] if m["top1"] is not None else -1), m["upper_ms"] or math.inf))
-    return {
-        "scope": scope,
-        "machine": next((m["latency"] for m in members if m["latency"]), None),
-        "dataset": next((m["accuracy"] for m in members if m["accuracy"]), None),
-        "members": members,
-    }
-
-
-def _member(latency: dict | None, accuracy: dict | None) -> dict:
-    """Return one line of a board; accuracies are fractions."""
-    row = latency or accuracy
-    rates = [r for r in _part(latency, "throughput", list) if _number(r, "images_per_s")]
-    best = max(rates, key=lambda r: r["images_per_s"], default={})
-    metrics = _part(accuracy, "metrics", dict)
-    levels = sorted(int(key) for key in _part(metrics, "levels", dict) if key in _LEVELS)
-    member = {key: row.get(key) for key in ("member", "variant", "resolution_px", "scope", "label", "scheme")}
-    member |= {key: _number(latency, key) for key in ("size_mb", "n_parameters", "n_classes")}
-    member |= {f"{key}_ms": _number(latency, "latency_ms", key) for key in ("p50", "p99", "upper")}
-    member |= {key: _number(metrics, key, "micro") for key in ("top1", "top3", "top5")}
-    member |= {
-        "model_sha256": row["model_sha256"], "latency": latency, "accuracy": accuracy, "front": False,
-        "images_per_s": _number(best, "images_per_s"), "throughput_batch": best.get("batch"),
-        "macro": _number(metrics, "top1", "macro"), "levels": levels,
-    }  # fmt: skip
-    member |= {f"L{k}": _number(metrics, "levels", str(k), "micro") for k in levels}
-    member["remarks"] = _remarks(member)
-    member["comparable"] = not member["remarks"]
-    member["invalid"] = INVALID in member["remarks"]
-    return member
-
-
-def _remarks(member: dict) -> dict[str, str]:
-    """Return what keeps a member from being compared, with the details where there are any."""
-    latency, accuracy = member["latency"], member["accuracy"]
-    found = {}
-    if latency and not latency.get("valid", True):
-        found[INVALID] = plain(latency.get("invalid_because") or "no reason given")
-    elif latency and member["upper_ms"] is None:
-        found["no bound"] = "too few images to bound p99"
-    if not all(row.get("trained", True) for row in (latency, accuracy) if row):
-        found["untrained"] = ""
-    if not latency:
-        found["no latency"] = ""
-    if member["top1"] is None:
-        found["no accuracy"] = ""
-    return found
-
-
-def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Say of each (cost, gain) whether no other point is as good in both and better in one."""
-    return [
-        not any(cost <= point[0] and gain >= point[1] and (cost, gain) != point for cost, gain in points)
-        for point in points
-    ]
 
 
 # Words and numbers
@@ -393,9 +173,9 @@ def _latency_conditions(rows: Sequence[dict]) -> list[str]:
         return []
     row, machine = rows[0], rows[0]["machine"]
     facts = [machine.get("cpu"), _counted(machine.get("cores"), "core"), machine.get("gpu")]
-    facts += [*_part(machine, "features", list), machine.get("system")]
+    facts += [*part_of(machine, "features", list), machine.get("system")]
     facts.append(f"{machine['memory_gb']} GB of memory" if machine.get("memory_gb") else None)
-    facts += sorted({f"{k} {v}" for r in rows for k, v in _part(r["machine"], "versions", dict).items()})
+    facts += sorted({f"{k} {v}" for r in rows for k, v in part_of(r["machine"], "versions", dict).items()})
     return [
         f"Latency on {machine.get('name')}: {', '.join(str(fact) for fact in facts if fact)}.",
         f"Provider {row.get('provider')}, {_counted(row.get('threads'), 'thread')},",
@@ -408,7 +188,7 @@ def _latency_conditions(rows: Sequence[dict]) -> list[str]:
 def _accuracy_conditions(rows: Sequence[dict]) -> list[str]:
     if not rows:
         return []
-    data, n_listings = rows[0]["dataset"], _number(rows[0]["metrics"], "n_listings")
+    data, n_listings = rows[0]["dataset"], number_at(rows[0]["metrics"], "n_listings")
     listings = f" of {n_listings:,} listings" if n_listings else ""
     return [
         f"Accuracy on {data.get('name')}, split {data.get('split')}, digest {str(data.get('digest'))[:12]}:",
@@ -448,10 +228,10 @@ def _name(board: dict, found: Sequence[dict]) -> str:
     """Name a board by its scope, and by its machine and data where the report has several."""
     parts = [f"Scope: {board['scope']}"]
     row = board["machine"]
-    if row and len({_setting(b["machine"]) for b in found if b["machine"]}) > 1:
+    if row and len({setting_of(b["machine"]) for b in found if b["machine"]}) > 1:
         parts += [row["machine"].get("name"), row.get("provider"), _counted(row.get("threads"), "thread")]
     row = board["dataset"]
-    if row and len({_setting(b["dataset"])[:3] for b in found if b["dataset"]}) > 1:
+    if row and len({setting_of(b["dataset"])[:3] for b in found if b["dataset"]}) > 1:
         parts.append(row["dataset"].get("name"))
     return plain(" · ".join(str(part) for part in parts if part))
 
@@ -466,7 +246,7 @@ def _levels(board: dict) -> dict[int, int | None]:
     found = {}
     for member in board["members"]:
         for level in member["levels"]:
-            found.setdefault(level, _number(member["accuracy"]["metrics"], "levels", str(level), "nodes"))
+            found.setdefault(level, number_at(member["accuracy"]["metrics"], "levels", str(level), "nodes"))
     return dict(sorted(found.items()))
 
 
@@ -566,7 +346,7 @@ def _origin() -> tuple[list[dict], list[dict], str]:
 
 
 def _left_out(rows: Sequence[dict]) -> str:
-    kinds = sorted({plain(row["kind"]) for row in rows if row["kind"] not in _REQUIRED})
+    kinds = sorted({plain(row["kind"]) for row in rows if row["kind"] not in REQUIRED})
     return f"Rows of other kinds are not shown: {', '.join(kinds)}." if kinds else ""
 
 
@@ -655,7 +435,7 @@ def _by_level(found: Sequence[dict]) -> str:
     firsts: dict[tuple, dict] = {}
     for board in found:
         if board["dataset"]:
-            firsts.setdefault((board["scope"], _setting(board["dataset"])), board)
+            firsts.setdefault((board["scope"], setting_of(board["dataset"])), board)
     pictures = _pictures(list(firsts.values()), _level_lines)
     return pages.paragraph(LEVELS_NOTE) + pictures if pictures else ""
 
@@ -667,7 +447,7 @@ def _level_lines(board: dict, width: int) -> str:
     for member in ([m for m in known if m["front"]] or known)[:6]:
         levels = member["accuracy"]["metrics"]["levels"]
         spots = [
-            {"x": k, "y": 100 * member[f"L{k}"], "n": _number(levels, str(k), "nodes") or 0}
+            {"x": k, "y": 100 * member[f"L{k}"], "n": number_at(levels, str(k), "nodes") or 0}
             for k in member["levels"]
             if member[f"L{k}"] is not None
         ]
@@ -701,15 +481,15 @@ def _one_of_each_machine(found: Sequence[dict]) -> list[dict]:
     firsts: dict[tuple, dict] = {}
     for board in found:
         if board["machine"]:
-            firsts.setdefault(_setting(board["machine"]), board)
+            firsts.setdefault(setting_of(board["machine"]), board)
     return list(firsts.values())
 
 
 def _time_bars(board: dict, width: int) -> str:
     rows = []
     for member in sorted(board["members"], key=lambda m: m["p50_ms"] or 0):
-        stages = _part(member["latency"], "stages_ms", dict)
-        parts = {plain(name): value for name in stages if (value := _number(stages, name)) is not None}
+        stages = part_of(member["latency"], "stages_ms", dict)
+        parts = {plain(name): value for name in stages if (value := number_at(stages, name)) is not None}
         if parts and not member["invalid"]:
             rows.append({"label": f"{_short(member)} {member['scheme']}", "parts": parts})
     title = f"Time per image by stage, {plain(board['scope'])}"

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import report
+from benchmarks.boards import pareto
 from family.errors import UserError
 
 MACHINE = {
@@ -92,7 +93,7 @@ def test_the_newest_measurement_counts_whatever_the_order():
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), max_size=12))
 def test_no_front_member_is_dominated(points):
-    on_front = report.pareto(points)
+    on_front = pareto(points)
     front = [point for point, on in zip(points, on_front, strict=True) if on]
 
     def beats(a, b):

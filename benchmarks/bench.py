@@ -1,0 +1,161 @@
+"""`family bench`: latency and throughput of bundles on this machine, and their accuracy where a dataset is given."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from family.errors import UserError
+
+STORED_AGREEMENT = 0.99
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE")
+    parser.add_argument("--out", type=Path, required=True, metavar="RESULTS.jsonl", help="measurements are added to it")
+    parser.add_argument("--data", type=Path, metavar="DATASET", help="measure accuracy on its test rows too")
+    parser.add_argument("--split", default="test", help="the rows of --data (default test)")
+    parser.add_argument("--provider", default="auto", help="auto (default), cpu, cuda or tensorrt")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of the model (default 1: one request, one core)")
+    parser.add_argument("--samples", type=int, default=400, metavar="N", help="images timed a member, at least 300 (default 400)")
+    parser.add_argument("--scheme", help="only this one (default: every scheme of each bundle)")
+    parser.add_argument("--machine", metavar="NAME", help="what to call this machine (default: its processor and cores)")
+    parser.add_argument("--json", action="store_true", help="print the measurements as one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    from benchmarks.latency import MIN_SAMPLES
+    from benchmarks.measurements import append_rows
+
+    if args.samples < MIN_SAMPLES:
+        raise UserError(f"--samples {args.samples}: p99 needs at least {MIN_SAMPLES}")
+    rows = _time_bundles(args)
+    append_rows(args.out, rows, _same_measurement)  # kept even if what follows fails
+    if args.data:
+        rows += _measure_accuracy(args)
+    if args.json:
+        json.dump({"rows": rows}, sys.stdout)
+        print()
+    else:
+        _print_rows(rows)
+        print(f"next: family report {args.out} --out report")
+    return 0
+
+
+def _open_all(args: argparse.Namespace) -> list:
+    """Open a predictor for every scheme of every bundle."""
+    from export.bundle import open_bundle
+    from export.runtime import Predictor, Settings
+
+    bundles = [open_bundle(folder) for folder in args.bundles]
+    pairs = [(bundle, scheme) for bundle in bundles for scheme in bundle.schemes if args.scheme in (None, scheme)]
+    if not pairs:
+        raise UserError(f"no bundle has the scheme {args.scheme!r}")
+    return [Predictor(bundle, Settings(scheme, args.provider, args.threads)) for bundle, scheme in pairs]
+
+
+def _time_bundles(args: argparse.Namespace) -> list[dict]:
+    from benchmarks.latency import WARMUP, measure_throughput, summarize, time_members
+    from benchmarks.machine import describe_machine
+
+    predictors = _open_all(args)
+    stored = [predictor.bundle.samples() for predictor in predictors]
+    images = [samples[0] for samples in stored]
+    machine = describe_machine(args.machine)
+    timed = time_members(predictors, images, args.samples)
+    rows = []
+    for predictor, (own, answers), samples in zip(predictors, stored, timed, strict=True):
+        agreement = _agreement(predictor, own[:64], answers[:64])
+        wrong = predictor.settings.scheme == "fp32" and agreement < STORED_AGREEMENT
+        rows.append({
+            **identify(predictor, "latency"),
+            "bundle": str(predictor.bundle.folder),
+            "size_mb": predictor.bundle.schemes[predictor.settings.scheme]["size_mb"],
+            "n_parameters": predictor.bundle.card.get("n_parameters"),
+            "n_classes": len(predictor.bundle.card["classes"]),
+            "machine": machine,
+            "provider": predictor.provider,
+            "threads": predictor.settings.n_threads,
+            "batch": 1,
+            "n": args.samples,
+            "warmup": WARMUP,
+            "latency_ms": summarize(samples["decode"] + samples["model"]),
+            "stages_ms": {stage: float(np.median(values)) for stage, values in samples.items()},
+            "throughput": [measure_throughput(predictor, own, batch) for batch in (1, 8)],
+            "agreement": agreement,
+            "valid": not wrong,
+            "invalid_because": f"its answers agree with the stored ones in {agreement:.1%}; export it anew" if wrong else None,
+        })  # fmt: skip
+    return rows
+
+
+def identify(predictor, kind: str) -> dict:
+    """Return the fields that say which member a row is of."""
+    from benchmarks.machine import now
+    from benchmarks.measurements import SCHEMA
+    from family.card import member_name
+
+    card, scheme = predictor.bundle.card, predictor.settings.scheme
+    return {
+        "schema": SCHEMA,
+        "kind": kind,
+        "at": now(),
+        "member": member_name(card, scheme),
+        **{key: card.get(key) for key in ("variant", "resolution_px", "scope", "label")},
+        "scheme": scheme,
+        "model_sha256": predictor.bundle.schemes[scheme]["sha256"],
+        "trained": card.get("training", {}).get("trained", True),
+    }
+
+
+def _agreement(predictor, images: list[bytes], answers: np.ndarray) -> float:
+    """Return the share of stored inputs that get the stored fp32 answer's best class."""
+    best = [int(predictor.predict_bytes(data).argmax()) for data in images]
+    return float(np.mean(np.array(best) == answers.argmax(axis=1)))
+
+
+def _measure_accuracy(args: argparse.Namespace) -> list[dict]:
+    """Measure each file once on a split; a file's accuracy does not change with the machine or the threads."""
+    from benchmarks.measurements import append_rows, read_rows
+    from export.evaluate import evaluate
+    from export.opening import open_model
+    from family.data.dataset import open_dataset
+
+    dataset = open_dataset(args.data)
+    known = {(row["model_sha256"], row["dataset"].get("digest"), row["dataset"].get("split")) for row in read_rows([args.out]) if row["kind"] == "accuracy"}
+    rows = []
+    for predictor in _open_all(args):
+        row = identify(predictor, "accuracy")
+        if (row["model_sha256"], dataset.digest, args.split) in known:
+            continue
+        model = open_model(predictor.bundle.folder, predictor.settings.scheme, args.provider, 0)
+        metrics = evaluate(model, dataset, args.split)
+        about = {"name": dataset.about["name"], "digest": dataset.digest, "split": args.split}
+        rows.append({**row, "dataset": about, "n": metrics["n"], "metrics": {**metrics, "n_listings": metrics["listings"]["n"]}})
+        append_rows(args.out, rows[-1:], _same_measurement)
+    return rows
+
+
+def _same_measurement(old: dict, new: dict) -> bool:
+    """Say whether a new row measures what an old one did."""
+
+    def key(row: dict) -> tuple:
+        where = row["machine"] if row["kind"] == "latency" else row["dataset"]
+        wanted = ("name", "digest", "split") if row["kind"] == "accuracy" else ("name", "cpu", "cores", "versions")
+        fixed = [row.get(field) for field in ("kind", "model_sha256", "member", "provider", "threads", "batch")]
+        return (*map(str, fixed), *(str(where.get(field)) for field in wanted))
+
+    return old["kind"] in ("latency", "accuracy") and key(old) == key(new)
+
+
+def _print_rows(rows: list[dict]) -> None:
+    for row in rows:
+        if row["kind"] == "latency":
+            ms = row["latency_ms"]
+            rate = max(found["images_per_s"] for found in row["throughput"])
+            print(f"{row['member']:36} p50 {ms['p50']:7.2f} ms  p99 {ms['p99']:7.2f} ms  {rate:7.1f} images/s  {row['size_mb']:6.1f} MB")
+        else:
+            top1 = row["metrics"]["top1"]
+            print(f"{row['member']:36} top-1 {top1['micro']:.1%} micro, {top1['macro']:.1%} macro on {row['n']} {row['dataset']['split']} images")
