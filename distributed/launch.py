@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from distributed.world import CPUS_VARIABLE, LAUNCHER_VARIABLE
@@ -19,24 +21,42 @@ def launch(command: list[str], n_ranks: int, logs: Path) -> int:
     Rank 0 writes to our own output, the others to `logs/rank-N.log`. When one rank fails, the others are stopped and its last
     lines are shown; when this process ends, however it ends, so do they.
     """
-    server, port = _rendezvous(n_ranks)
+    with started([command] * n_ranks, logs, first_is_shown=True) as children:
+        return _watch(children, logs)
+
+
+@contextmanager
+def started(
+    commands: list[list[str]], logs: Path, joined: bool = True, environment: dict[str, str] | None = None, first_is_shown: bool = False
+) -> Iterator[list[subprocess.Popen]]:
+    """Start one process for each command, each with its share of the cores, and give them; kill what is left on leaving.
+
+    Args:
+        joined: as the Horovod ranks of one world; otherwise each is a world of one.
+        environment: added to theirs.
+        first_is_shown: the first writes to our own output; the others, or else all, to `logs/rank-N.log`.
+    """
+    n = len(commands)
+    server, port = _rendezvous(n) if joined else (None, 0)
     logs.mkdir(parents=True, exist_ok=True)
-    cores = _share_cores(n_ranks)
+    cores = _share_cores(n)
     children = []
     try:
-        for rank in range(n_ranks):
-            environment = {**os.environ, **_rank_environment(rank, n_ranks, port), CPUS_VARIABLE: cores[rank]}
+        for rank, command in enumerate(commands):
+            own = _rank_environment(rank, n, port) if joined else {}
+            own |= {CPUS_VARIABLE: cores[rank], LAUNCHER_VARIABLE: str(os.getpid()), **(environment or {})}
             with open(logs / f"rank-{rank}.log", "wb") as log:
-                output = None if rank == 0 else log
-                children.append(subprocess.Popen(command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL))
-        return _watch(children, logs)
+                output = None if rank == 0 and first_is_shown else log
+                children.append(subprocess.Popen(command, env={**os.environ, **own}, stdout=output, stderr=output, stdin=subprocess.DEVNULL))
+        yield children
     finally:
         for child in children:
             if child.poll() is None:
                 child.kill()
         for child in children:
             child.wait()
-        server.stop()
+        if server:
+            server.stop()
 
 
 def _rendezvous(n_ranks: int):
@@ -66,7 +86,6 @@ def _rank_environment(rank: int, n_ranks: int, port: int) -> dict[str, str]:
         "HOROVOD_GLOO_IFACE": "lo",
         "HOROVOD_GLOO_TIMEOUT_SECONDS": "300",  # ranks meet after tracing; faults are seen by watching, not by this
         "HOROVOD_JOB_ID": secrets.token_hex(4),
-        LAUNCHER_VARIABLE: str(os.getpid()),
     }
 
 

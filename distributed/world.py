@@ -83,10 +83,10 @@ def join() -> World:
     """
     if CPUS_VARIABLE in os.environ:
         os.sched_setaffinity(0, {int(cpu) for cpu in os.environ[CPUS_VARIABLE].split(",")})
-    if not started_as_rank():
-        return World()
     if LAUNCHER_VARIABLE in os.environ:
         _die_with(int(os.environ[LAUNCHER_VARIABLE]))
+    if not started_as_rank():
+        return World()
     import horovod.tensorflow as hvd
 
     hvd.init()

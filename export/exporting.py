@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from distributed.loading import load_tensorflow
 from export.bundle import open_bundle, sha256_of, write_samples
 from export.quantize import choose_balanced, quantize
 from export.runtime import Predictor, Settings
@@ -19,6 +20,7 @@ from family.outputs import whole_folder, write_json
 
 N_SAMPLES = 256
 N_CALIBRATION = 128
+N_RANKED_ON = 64
 MAX_GATE_ROWS = 5000  # pixels of these are in memory at once
 
 
@@ -36,7 +38,8 @@ def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, max_d
     Raises:
         Failure: fp32 does not give the run's answers, so there is nothing to export.
     """
-    from export.onnx import convert, count_operators  # TensorFlow, from here on
+    load_tensorflow()
+    from export.onnx import convert, count_operators
     from family.training.runs import load_run
 
     model, card = load_run(run)
@@ -96,9 +99,11 @@ def _export_int8(folder: Path, card: dict, dataset: Dataset, val: Rows, how: Pre
     from export.onnx import count_operators
 
     train = dataset.rows("train", dataset.scope_of(card))
-    chosen = train.take(choose_balanced(train.labels, N_CALIBRATION))
+    chosen = choose_balanced(train.labels, N_CALIBRATION + N_RANKED_ON)
+    ranked_on = np.zeros(len(chosen), bool)
+    ranked_on[np.random.default_rng(0).permutation(len(chosen))[: len(chosen) * N_RANKED_ON // (N_CALIBRATION + N_RANKED_ON)]] = True
     int8 = folder / "model.int8.onnx"
-    made = quantize(folder / "model.fp32.onnx", int8, _decode_all(chosen, how))
+    made = quantize(folder / "model.fp32.onnx", int8, _decode_all(train.take(chosen[~ranked_on]), how), _decode_all(train.take(chosen[ranked_on]), how))
     pixels = _decode_all(val, how)
     verdict = gate(_answers(folder, card, "fp32", pixels), _answers(folder, card, "int8", pixels), val.labels, max_drop)
     print(f"int8: {verdict['drop_points']:+.2f} points lost on {verdict['n']} validation images (95 % interval "

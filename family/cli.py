@@ -13,7 +13,9 @@ COMMANDS = {
     "train": ("family.training.command", "train one member"),
     "evaluate": ("export.evaluate", "accuracy at every level of the tree, on the rows of a split"),
     "export": ("export.command", "turn a run into a bundle of ONNX files, checked against the run"),
-    "bench": ("benchmarks.bench", "latency and throughput on this machine; `bench train|scaling` for stages"),
+    "bench": ("benchmarks.bench", "latency, throughput and accuracy of bundles on this machine"),
+    "bench train": ("benchmarks.training", "images/s of a training step against plain Keras `fit`, in turns"),
+    "bench scaling": ("benchmarks.scaling", "images/s of several ranks against as many independent trainers, in turns"),
     "report": ("benchmarks.report", "an HTML and Markdown report of results, with pictures"),
     "pick": ("benchmarks.pick", "the member that fits a latency budget"),
     "predict": ("export.predict", "file images under the tree"),
@@ -85,7 +87,7 @@ def _find_command(argv: list[str]) -> tuple[str | None, list[str] | str]:
     if group:
         wanted = argv[1] if len(argv) > 1 else ""
         if wanted in ("", "-h", "--help"):
-            return None, "\n".join(f"  family {name:14} {COMMANDS[name][1]}" for name in group)
+            return None, "\n".join(f"  family {name:13} {COMMANDS[name][1]}" for name in group)
         hint = _did_you_mean(two, group)
         return None, f"family: no command {two!r}.{hint} Allowed: {', '.join(group)}"
     first_words = sorted({name.split()[0] for name in COMMANDS})
@@ -100,7 +102,7 @@ def _did_you_mean(got: str, allowed: list[str]) -> str:
 
 def _help() -> str:
     lines = ["usage: family COMMAND ...", "", "The model family for classified listings.", ""]
-    lines += [f"  {name:12} {what}" for name, (_, what) in COMMANDS.items()]
+    lines += [f"  {name:13} {what}" for name, (_, what) in COMMANDS.items()]
     return "\n".join([*lines, "", EPILOG])
 
 

@@ -1,5 +1,6 @@
 """Recipes: how to train, as a TOML of differences from the defaults below."""
 
+import math
 import tomllib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -66,7 +67,7 @@ def read_recipe(name: str, settings: list[str] = ()) -> Recipe:
         key, equals, text = setting.partition("=")
         if not equals:
             raise UserError(f"--set takes key=value; got {setting!r}")
-        values[key.strip()] = _parse(text.strip())
+        values[key.strip()] = _parse(key.strip(), text.strip())
     return make_recipe(values)
 
 
@@ -93,26 +94,30 @@ def _check_ranges(recipe: Recipe) -> None:
         if getattr(recipe, key) not in allowed:
             raise unknown_name(f"value of {key}", getattr(recipe, key), allowed)
     shares = ("label_smoothing", "dropout", "drop_connect", "ema_decay", "batchnorm_momentum")
-    wrong = [key for key in shares if not 0 <= getattr(recipe, key) < 1]
+    wrong = [key for key, value in vars(recipe).items() if isinstance(value, float) and not math.isfinite(value)]
+    wrong += [key for key in shares if not 0 <= getattr(recipe, key) < 1]
     wrong += [key for key in ("batch_size", "plateau_patience") if getattr(recipe, key) < 1]
-    wrong += [key for key in ("head_epochs", "finetune_epochs", "max_updates", "seed", "warmup_epochs", "weight_decay") if getattr(recipe, key) < 0]
+    not_below_0 = ("head_epochs", "finetune_epochs", "max_updates", "seed", "warmup_epochs", "weight_decay", "plateau_min_gain", "checkpoint_interval_s")
+    wrong += [key for key in not_below_0 if getattr(recipe, key) < 0]
+    wrong += ["seed"] if recipe.seed >= 2**63 else []
     wrong += [key for key in ("head_rate", "finetune_rate") if not 0 < getattr(recipe, key) < 100]
     wrong += ["crop_min_area"] if not 0 < recipe.crop_min_area <= 1 else []
     wrong += ["resolution_px"] if recipe.resolution_px and not 32 <= recipe.resolution_px <= 1024 else []
     if wrong:
-        raise UserError(f"recipe: {', '.join(f'{key} = {getattr(recipe, key)!r}' for key in wrong)} is out of range")
+        raise UserError(f"recipe: {', '.join(f'{key} = {getattr(recipe, key)!r}' for key in dict.fromkeys(wrong))} is out of range")
     if recipe.head_epochs == 0 and recipe.finetune_epochs == 0:
         raise UserError("recipe: head_epochs and finetune_epochs are both 0, so there is nothing to train")
     if not all(letter.isalnum() or letter in "_." for letter in recipe.label):
         raise UserError(f"recipe: the label {recipe.label!r} enters file names; letters, digits, '_' and '.' are allowed")
 
 
-def _parse(text: str):
-    """Parse a value as TOML would; anything that is no TOML value is text."""
+def _parse(key: str, text: str):
+    """Parse a value as TOML would; anything that is no TOML value, or stands for a text, is text."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    return text if isinstance(getattr(Recipe, key, None), str) and not isinstance(value, str) else value
 
 
 def to_toml(recipe: Recipe) -> str:

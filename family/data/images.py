@@ -9,6 +9,7 @@ from PIL import Image, ImageFile, ImageOps
 from family.errors import unknown_name
 
 MAX_PIXELS = 100_000_000  # a 100-megapixel photo; more is an attack or a mistake
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "TIFF", "WEBP")  # Pillow runs Ghostscript on others
 ASPECTS = ("stretch", "crop", "pad")
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -46,10 +47,12 @@ def decode_rgb(data: bytes) -> Image.Image:
     """Decode encoded bytes to an upright RGB image.
 
     Raises:
-        ImageError: not an image, truncated, empty or larger than MAX_PIXELS.
+        ImageError: not an image of FORMATS, truncated, empty or larger than MAX_PIXELS.
     """
     try:
         image = Image.open(io.BytesIO(data))
+        if image.format not in FORMATS:
+            raise ImageError(f"{image.format} files are not read; allowed: {', '.join(FORMATS)}")
         if image.width * image.height > MAX_PIXELS:
             raise ImageError(f"{image.width} x {image.height} pixels; at most {MAX_PIXELS // 1_000_000} megapixels are decoded")
         image.load()

@@ -90,12 +90,14 @@ def from_leaves(rows: Iterable[tuple[str, str]], ids: dict[str, str] | None = No
         ids: known ids of inner nodes by path.
 
     Raises:
-        UserError: an id or a path twice, or an empty name in a path.
+        UserError: an id or a path twice, an empty id, or an empty name in a path.
     """
     given: dict[str, str] = {}
     owner: dict[str, str] = {}
     for category_id, path in rows:
         path = clean_path(path)
+        if not category_id or any(ord(letter) < 32 for letter in category_id):
+            raise UserError(f"{category_id!r} is no id for {path!r}; wanted text of one line, as in 1234 or laptops")
         if path in given:
             raise UserError(f"the path {path!r} stands twice in the ontology ({given[path]!r} and {category_id!r})")
         if category_id in owner:

@@ -1,12 +1,14 @@
 """`family train`: one run, by one process or by the ranks of a world."""
 
 import argparse
+import hashlib
 import importlib.metadata
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+from distributed.loading import load_tensorflow
 from distributed.world import World, join, started_as_rank
 from family.card import SCHEMA, member_name
 from family.data.dataset import Dataset, open_dataset
@@ -70,7 +72,16 @@ def _made_of(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> dict
     fields = {line.split(" = ")[0]: line.split(" = ", 1)[1] for line in to_toml(recipe).splitlines()}
     del fields["checkpoint_interval_s"]
     return {"command": "train", "dataset": dataset.digest, "ontology": dataset.ontology.digest, "variant": args.variant,
-            "scope": args.scope, "weights": str(args.weights), **fields}  # fmt: skip
+            "scope": args.scope, "weights": _digest_weights(args.weights), **fields}  # fmt: skip
+
+
+def _digest_weights(source: str) -> str:
+    """Return the name of a download, or the sha256 of a file or of a run's weights: the same path may hold others tomorrow."""
+    path = Path(source) / "weights.h5" if Path(source).is_dir() else Path(source)
+    if not path.is_file():
+        return source
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_finished(out: Path, made_of: dict, args: argparse.Namespace) -> bool:
@@ -101,16 +112,18 @@ def _launch(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> None:
     world = join()
-    from distributed.devices import use_devices  # TensorFlow, from here on
-
-    devices = use_devices(world)
+    load_tensorflow()
     import tf_keras
+
+    from distributed.devices import use_devices
 
     from family.models.builders import build_variant
     from family.models.weights import load_trunk
     from family.training.runs import save_run
     from family.training.trainer import Job, train_phases
 
+    devices = use_devices(world)
+    tf_keras.backend.clear_session()  # of an earlier run in this process
     if recipe.deterministic:
         import tensorflow as tf
 

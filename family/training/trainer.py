@@ -118,55 +118,31 @@ def _finetune_phase(job: Job, has_trunk: bool) -> Phase:
                  recipe.schedule, False, recipe.ema_decay > 0)  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Learner:
+    """What a phase learns with."""
+
+    optimizer: tf_keras.optimizers.Optimizer
+    update: Callable
+    updates_an_epoch: int
+    n_updates: int  # of the whole phase
+
+
 def _run_phase(job: Job, phase: Phase, position: Position, restored, summaries: list[dict]) -> dict:
-    recipe, world, began = job.recipe, job.world, time.monotonic()
-    optimizer = make_optimizer(recipe, phase.variables, phase.ema)
-    if restored:
-        _assign([*job.model.variables, *optimizer.variables], restored[0])
-    world.broadcast_variables([*job.model.variables, *optimizer.variables])
-    update = make_update(phase.model, phase.variables, optimizer, world, recipe)
-    n_rows, size = len(job.train), recipe.batch_size
-    updates_an_epoch = n_updates(n_rows, size)
-    planned = min(phase.epochs * updates_an_epoch, recipe.max_updates or np.inf)
-    saved_at = time.monotonic()
-    stopped = "epochs"
-    accuracy = 0.0
-    while position.epoch < phase.epochs and position.epoch * updates_an_epoch + position.update < planned:
-        epoch_began, epoch_from = time.monotonic(), position.update
-        number = phase_epoch = position.epoch
-        slices = epoch_slices(n_rows, size, recipe.seed, number, world.rank, world.size)
-        left = int(planned - phase_epoch * updates_an_epoch)
-        slices = slices[position.update : left]
-        steps = progress(phase.batches(slices, number), f"{phase.name} epoch {number + 1}/{phase.epochs}", len(slices), "updates", world.is_first)
-        for inputs, labels, weights, start, total in steps:
-            done = phase_epoch * updates_an_epoch + position.update
-            rate = learning_rate(done, planned, phase.rate, size, recipe.warmup_epochs * updates_an_epoch, phase.schedule)
-            optimizer.learning_rate.assign(rate)
-            sums = update(inputs, labels, weights, tf.constant(position.step, tf.int32), tf.constant(start), tf.constant(total))
-            position.sums = [a + float(b) for a, b in zip(position.sums, sums.numpy(), strict=True)]
-            position.update += 1
-            position.step += 1
-            if world.broadcast(time.monotonic() - saved_at > recipe.checkpoint_interval_s) if _may_be_due(position, recipe) else False:
-                _checkpoint(job, position, optimizer.variables, summaries)
-                saved_at = time.monotonic()
-        loss, right, rows = world.sum(position.sums)
-        if not np.isfinite(loss):
-            raise Failure(f"the loss became {loss} in epoch {number + 1} of the {phase.name} phase (step {position.step}); try a lower rate")
-        accuracy = right / rows
-        _reduce_statistics(job)
-        spent = time.monotonic() - epoch_began
-        row = {"event": "epoch", "phase": phase.name, "epoch": number + 1, "step": position.step, "loss": loss / rows, "accuracy": accuracy,
-               "rate": rate, "images_per_s": sum(total for _, _, total in slices) / spent, "s": spent}  # fmt: skip
-        if job.val is not None and phase.name != "head":
-            row["val_accuracy"] = evaluate_rows(job, job.val)
-        _log(job, row)
-        stop = world.broadcast(_is_plateau(position, accuracy, recipe) and phase.stops_on_plateau)
+    """Train a phase from `position` to its end; return its summary."""
+    began, stopped, accuracy = time.monotonic(), "epochs", 0.0
+    learner = _start_learner(job, phase, restored)
+    saver = _Saver(job, position, learner.optimizer, summaries)
+    while position.epoch < phase.epochs and position.epoch * learner.updates_an_epoch < learner.n_updates:
+        accuracy = _run_epoch(job, phase, learner, position, saver)
+        plateau = _is_plateau(position, accuracy, job.recipe)
         position.epoch, position.update, position.sums = position.epoch + 1, 0, [0.0, 0.0, 0.0]
-        if stop:
+        # All ranks saw the same sums; rank 0 decides all the same, so that no rounding can part them.
+        if job.world.broadcast(phase.stops_on_plateau and plateau):
             stopped = "plateau"
             break
     if phase.ema:
-        optimizer.finalize_variable_values(phase.variables)
+        learner.optimizer.finalize_variable_values(phase.variables)
     summary = {"phase": phase.name, "epochs": position.epoch, "steps": position.step, "stopped_by": stopped, "train_accuracy": accuracy}
     summary["val_accuracy"] = evaluate_rows(job, job.val) if job.val is not None else None
     summary["s"] = time.monotonic() - began
@@ -174,9 +150,77 @@ def _run_phase(job: Job, phase: Phase, position: Position, restored, summaries: 
     return summary
 
 
-def _may_be_due(position: Position, recipe: Recipe) -> bool:
-    # Asking all ranks costs a message, so it is asked every few updates, at the same ones on all ranks.
-    return recipe.checkpoint_interval_s > 0 and position.step % 8 == 0
+def _start_learner(job: Job, phase: Phase, restored) -> Learner:
+    """Make the optimizer anew, since the variables of another phase are not its variables; give all ranks the same values."""
+    recipe = job.recipe
+    optimizer = make_optimizer(recipe, phase.variables, phase.ema)
+    variables = [*job.model.variables, *optimizer.variables]
+    if restored and len(restored[0]) == len(variables):  # a checkpoint of a phase's end holds no optimizer
+        _assign(variables, restored[0])
+    job.world.broadcast_variables(variables)
+    updates_an_epoch = n_updates(len(job.train), recipe.batch_size)
+    planned = phase.epochs * updates_an_epoch
+    update = make_update(phase.model, phase.variables, optimizer, job.world, recipe)
+    return Learner(optimizer, update, updates_an_epoch, min(planned, recipe.max_updates or planned))
+
+
+def _run_epoch(job: Job, phase: Phase, learner: Learner, position: Position, saver: "_Saver") -> float:
+    """Run the updates of an epoch that are left, and return its training accuracy over all ranks."""
+    recipe, world, began = job.recipe, job.world, time.monotonic()
+    first = position.epoch * learner.updates_an_epoch
+    slices = epoch_slices(len(job.train), recipe.batch_size, recipe.seed, position.epoch, world.rank, world.size)
+    slices = slices[position.update : learner.n_updates - first]
+    warmup = recipe.warmup_epochs * learner.updates_an_epoch
+    what = f"{phase.name} epoch {position.epoch + 1}/{phase.epochs}"
+    for inputs, labels, weights, start, total in progress(phase.batches(slices, position.epoch), what, len(slices), "updates", world.is_first):
+        rate = learning_rate(first + position.update, learner.n_updates, phase.rate, recipe.batch_size, warmup, phase.schedule)
+        learner.optimizer.learning_rate.assign(rate)
+        step = tf.constant(position.step, tf.int32)
+        sums = learner.update(inputs, labels, weights, step, tf.constant(start), tf.constant(total)).numpy()
+        position.sums = [a + float(b) for a, b in zip(position.sums, sums, strict=True)]
+        position.update += 1
+        position.step += 1
+        saver.save_if_due()
+    loss, right, rows = _checked_sums(job, phase, position)
+    _reduce_statistics(job)
+    row = {"event": "epoch", "phase": phase.name, "epoch": position.epoch + 1, "step": position.step, "loss": loss / rows, "accuracy": right / rows,
+           "rate": learner.optimizer.learning_rate.numpy().item(), "s": time.monotonic() - began}  # fmt: skip
+    row["images_per_s"] = sum(total for *_, total in slices) / row["s"]
+    if job.val is not None and not phase.stops_on_plateau:
+        row["val_accuracy"] = evaluate_rows(job, job.val)
+    _log(job, row)
+    return right / rows
+
+
+def _checked_sums(job: Job, phase: Phase, position: Position) -> tuple[float, float, float]:
+    """Return loss, right answers and rows of the epoch, summed over ranks.
+
+    Raises:
+        Failure: the loss is no number.
+    """
+    loss, right, rows = job.world.sum(position.sums)
+    if not np.isfinite(loss):
+        raise Failure(f"the loss became {loss} in epoch {position.epoch + 1} of the {phase.name} phase, by step {position.step}; try a lower rate. "
+                      "The last checkpoint before it is kept")  # fmt: skip
+    return loss, right, rows
+
+
+class _Saver:
+    """Saves a checkpoint when the interval has passed; all ranks agree on the step."""
+
+    EVERY = 8  # updates between asking all ranks, which costs a message
+
+    def __init__(self, job: Job, position: Position, optimizer, summaries: list[dict]):
+        self._job, self._position, self._optimizer, self._summaries = job, position, optimizer, summaries
+        self._saved_at = time.monotonic()
+
+    def save_if_due(self) -> None:
+        interval_s = self._job.recipe.checkpoint_interval_s
+        if interval_s <= 0 or self._position.step % self.EVERY:
+            return
+        if self._job.world.broadcast(time.monotonic() - self._saved_at >= interval_s):
+            _checkpoint(self._job, self._position, self._optimizer.variables, self._summaries)
+            self._saved_at = time.monotonic()
 
 
 def _is_plateau(position: Position, accuracy: float, recipe: Recipe) -> bool:
@@ -217,7 +261,8 @@ def _reduce_statistics(job: Job) -> None:
 def _checkpoint(job: Job, position: Position, optimizer_variables: list, summaries: list[dict]) -> None:
     """Let rank 0 write everything that the next update depends on."""
     sums = job.world.sum(position.sums)
-    if not job.world.is_first:
+    _reduce_statistics(job)
+    if not job.world.is_first or not np.isfinite(sums[0]):
         return
     variables = [*job.model.variables, *optimizer_variables]
     arrays = {f"v{k}": variable.numpy() for k, variable in enumerate(variables)}
@@ -232,10 +277,10 @@ def _restore(job: Job):
     found = job.world.broadcast(checkpoints.load_newest(job.run / "checkpoints") if job.world.is_first else None)
     if found is None:
         _log(job, {"event": "resumed", "step": 0})
-        if job.world.is_first:
+        if job.world.is_first and (job.run / "checkpoints").is_dir():
             print("no usable checkpoint: starting anew")
         return None
-    _assign(job.model.variables, found[0])
+    _assign(job.model.variables, {name: found[0][name] for name in list(found[0])[: len(job.model.variables)]})
     if not job.world.is_first:
         found[1]["position"]["sums"] = [0.0, 0.0, 0.0]
     _log(job, {"event": "resumed", "step": found[1]["position"]["step"]})
@@ -243,8 +288,6 @@ def _restore(job: Job):
 
 
 def _assign(variables: list, arrays: dict[str, np.ndarray]) -> None:
-    if len(variables) > len(arrays):
-        return  # a checkpoint at the end of a phase holds no optimizer; the next phase makes its own
     for k, variable in enumerate(variables):
         variable.assign(arrays[f"v{k}"])
 

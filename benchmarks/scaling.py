@@ -1,0 +1,237 @@
+"""`family bench scaling`: images/s of Horovod ranks against as many trainers on their own at the same time, in turns."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from family.errors import Failure, UserError
+from family.outputs import read_json, whole_file
+
+START_DELAY_S = 0.3  # from the last process being ready to the common start
+POLL_S = 0.05
+TAIL_LINES = 12
+# A turn of the other side may be long; a rank that dies is seen by watching, not by Gloo's timeout.
+PATIENCE = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "86400"}
+RANKS, ALONE = "ranks", "alone"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ranks", default="1,2", metavar="N,N", help="how many, one row each (default 1,2)")
+    parser.add_argument("--variant", default="b0", help="see `family list variants` (default b0)")
+    parser.add_argument("--resolution", type=int, default=224, metavar="PX", help="of the images (default 224)")
+    parser.add_argument("--batch-per-rank", type=int, default=32, metavar="N", help="rows of a rank in one update (default 32)")
+    parser.add_argument("--steps", type=int, default=20, metavar="N", help="timed in each turn (default 20)")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of each side (default 3)")
+    parser.add_argument("--dataset", type=Path, help="train on its rows (default: made-up listings, drawn for it)")
+    parser.add_argument("--out", type=Path, metavar="RESULTS.jsonl", help="add the measurements to it")
+    parser.add_argument("--machine", metavar="NAME", help="what to call this machine (default: its processor and cores)")
+    parser.add_argument("--json", action="store_true", help="print the measurements as one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    from benchmarks.drawn import dataset_or_made_up
+    from benchmarks.measurements import append_rows
+    from benchmarks.training import same_setting
+
+    counts = _read_counts(args)
+    rows = []
+    with dataset_or_made_up(args.dataset) as dataset:
+        for n in counts:
+            rows.append(describe(args, n, measure(args, dataset.folder.resolve(), n), dataset.about["name"]))
+            if args.out:
+                append_rows(args.out, rows[-1:], lambda old, new: same_setting(old, new) and old.get("ranks") == new["ranks"])
+    if args.json:
+        json.dump({"rows": rows}, sys.stdout)
+        print()
+    else:
+        for row in rows:
+            _print(row)
+    return 0
+
+
+def _read_counts(args: argparse.Namespace) -> list[int]:
+    from family.models.variants import variant
+
+    variant(args.variant)
+    words = args.ranks.split(",")
+    if not all(word.strip().isdigit() and int(word) > 0 for word in words):
+        raise UserError(f"--ranks {args.ranks}: wanted numbers of ranks such as 1,2")
+    wrong = [name for name in ("batch_per_rank", "steps", "rounds") if getattr(args, name) < 1]
+    if wrong:
+        raise UserError(f"--{wrong[0].replace('_', '-')} {getattr(args, wrong[0])}: wanted at least 1")
+    return sorted({int(word) for word in words})
+
+
+@dataclass(frozen=True)
+class Side:
+    """The processes of one side; they hold still (stopped, without using a core) while it is not their turn."""
+
+    name: str
+    folder: Path
+    processes: list[subprocess.Popen]
+
+    def wait_for(self, stem: str) -> list[Path]:
+        """Wait until each process has written its file `stem-INDEX`.
+
+        Raises:
+            Failure: one of them ended; shows its last lines.
+        """
+        files = [self.folder / f"{stem}-{index}" for index in range(len(self.processes))]
+        while not all(file.exists() for file in files):
+            for index, process in enumerate(self.processes):
+                if process.poll() is not None:
+                    raise Failure(f"process {index} of the side {self.name!r} ended with {process.returncode}:\n{self._last_lines(index)}")
+            time.sleep(POLL_S)
+        return files
+
+    def _last_lines(self, index: int) -> str:
+        lines = (self.folder / "logs" / f"rank-{index}.log").read_text(errors="replace").splitlines()
+        return "\n".join(f"  {line}" for line in lines[-TAIL_LINES:])
+
+    def signal(self, number: signal.Signals) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    def take_turn(self, turn: int) -> list[dict]:
+        """Run one turn and return what each process measured."""
+        self.signal(signal.SIGCONT)
+        self.say(f"turn-{turn}")
+        self.wait_for(f"armed-{turn}")
+        self.say(f"go-{turn}", str(time.monotonic() + START_DELAY_S))
+        found = [read_json(file) for file in self.wait_for(f"done-{turn}")]
+        self.say(f"stop-{turn}")
+        time.sleep(START_DELAY_S)  # ranks have left their last message, pipelines are being closed
+        self.signal(signal.SIGSTOP)
+        return found
+
+    def say(self, name: str, text: str = "") -> None:
+        with whole_file(self.folder / name) as partial:
+            partial.write_text(text)
+
+
+@contextmanager
+def standing(args: argparse.Namespace, dataset: Path, n: int, name: str, folder: Path, environment: dict | None = None) -> Iterator[Side]:
+    """Start a side's processes, let them trace and warm up, and give them, stopped."""
+    from distributed.launch import started
+
+    folder.mkdir()
+    words = ["--folder", str(folder), "--dataset", str(dataset), "--variant", args.variant, "--resolution", str(args.resolution),
+             "--batch-per-rank", str(args.batch_per_rank), "--steps", str(args.steps)]  # fmt: skip
+    commands = [[sys.executable, "-m", "benchmarks.scaling_worker", "--index", str(index), *words] for index in range(n)]
+    began = time.monotonic()
+    with started(commands, folder / "logs", joined=name == RANKS, environment={**PATIENCE, **(environment or {})}) as processes:
+        side = Side(name, folder, processes)
+        side.wait_for("ready")
+        _say(f"{n} {_what(name, n)}: traced and warm after {time.monotonic() - began:.0f} s")
+        side.signal(signal.SIGSTOP)
+        yield side
+
+
+def measure(args: argparse.Namespace, dataset: Path, n: int) -> list[dict]:
+    """Return the rounds of `n` ranks; the side that begins changes from round to round.
+
+    One rank is a world of one, without Horovod: the same program as a trainer on its own, so only that side runs.
+    """
+    rounds = []
+    with tempfile.TemporaryDirectory(prefix="family-bench-") as temporary, ExitStack() as stack:
+        names = [RANKS, ALONE] if n > 1 else [ALONE]
+        sides = {name: stack.enter_context(standing(args, dataset, n, name, Path(temporary) / name)) for name in names}
+        for turn in range(args.rounds):
+            found = {}
+            for name in names if turn % 2 == 0 else names[::-1]:
+                found[name] = summarize_turn(sides[name].take_turn(turn), args.batch_per_rank, name)
+                _say(f"round {turn + 1} of {args.rounds}, {n} {_what(name, n)}: {found[name]['images_per_s']:.2f} images/s")
+            rounds.append(found)
+    return rounds
+
+
+def summarize_turn(processes: list[dict], batch_per_rank: int, name: str) -> dict:
+    """Return images/s of a turn: of ranks together, of trainers on their own summed; and where the time went."""
+    images = [batch_per_rank * len(process["step_ends_s"]) for process in processes]
+    times_s = [process["s"] for process in processes]
+    if name == RANKS:
+        rate = sum(images) / max(times_s)
+    else:
+        rate = sum(n / s for n, s in zip(images, times_s, strict=True))
+    total_s = sum(times_s)
+    return {
+        "images_per_s": rate,
+        "waited_for_input": sum(process["waited_s"] for process in processes) / total_s,
+        "user_s": sum(process["user_s"] for process in processes),
+        "system_s": sum(process["system_s"] for process in processes),
+        "page_faults": sum(process["page_faults"] for process in processes),
+        "each_images_per_s": [n / s for n, s in zip(images, times_s, strict=True)],
+    }
+
+
+def summarize(n: int, rounds: list[dict]) -> dict:
+    """Return the row of `n` ranks: medians over the rounds."""
+    own = RANKS if n > 1 else ALONE
+    ratios = [row[own]["images_per_s"] / row[ALONE]["images_per_s"] for row in rounds]
+    return {
+        "ranks": n,
+        "images_per_s": float(np.median([row[own]["images_per_s"] for row in rounds])),
+        "efficiency": float(np.median(ratios)),
+        "alone_images_per_s": float(np.median([row[ALONE]["images_per_s"] for row in rounds])),
+        "efficiency_by_definition": n == 1,
+        "spread": {"efficiency_min": min(ratios), "efficiency_max": max(ratios)},
+        "waited_for_input": {name: float(np.median([row[name]["waited_for_input"] for row in rounds])) for name in rounds[0]},
+        "system_share": {name: float(np.median([_system_share(row[name]) for row in rounds])) for name in rounds[0]},
+        "rounds": rounds,
+    }
+
+
+def _system_share(turn: dict) -> float:
+    return turn["system_s"] / max(1e-9, turn["system_s"] + turn["user_s"])
+
+
+def describe(args: argparse.Namespace, n: int, rounds: list[dict], dataset: str) -> dict:
+    """Return the measurement of `n` ranks."""
+    from benchmarks.machine import describe_machine, now
+    from benchmarks.measurements import SCHEMA
+    from benchmarks.training import training_versions
+
+    return {
+        **summarize(n, rounds),
+        "schema": SCHEMA,
+        "kind": "scaling",
+        "at": now(),
+        "variant": args.variant,
+        "resolution_px": args.resolution,
+        "batch_per_rank": args.batch_per_rank,
+        "steps": args.steps,
+        "cores_per_rank": max(1, len(os.sched_getaffinity(0)) // n),
+        "dataset": "made up" if args.dataset is None else dataset,
+        "machine": describe_machine(args.machine),
+        "versions": training_versions(),
+    }
+
+
+def _what(name: str, n: int) -> str:
+    return f"rank{'s' * (n > 1)}" if name == RANKS else f"trainer{'s' * (n > 1)} on {'their' if n > 1 else 'its'} own"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _print(row: dict) -> None:
+    n = row["ranks"]
+    what = f"{n} rank{'s' * (n > 1)} of {row['cores_per_rank']} core{'s' * (row['cores_per_rank'] > 1)}: {row['images_per_s']:.2f} images/s"
+    if row["efficiency_by_definition"]:
+        print(f"{what} (a world of one: efficiency 1 by definition)")
+        return
+    print(f"{what}, on their own {row['alone_images_per_s']:.2f}; efficiency {row['efficiency']:.3f} "
+          f"({row['spread']['efficiency_min']:.3f} to {row['spread']['efficiency_max']:.3f} over {len(row['rounds'])} rounds)")  # fmt: skip

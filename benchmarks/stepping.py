@@ -1,0 +1,82 @@
+"""Our training step outside of the trainer's loop, so that it can be timed: the same model, input, update and rate."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from distributed.world import World
+from family.data.dataset import Rows
+from family.data.images import Preprocessing
+from family.data.order import epoch_slices
+from family.data.pipeline import training_batches
+from family.models.builders import build_variant, logits_of
+from family.recipe import Recipe, make_recipe
+from family.training.rates import learning_rate
+from family.training.update import make_optimizer, make_update
+
+MESSAGE_INTERVAL_STEPS = 8  # how often the trainer's ranks agree on whether a checkpoint is due
+
+
+@dataclass(frozen=True)
+class Step:
+    """One update, by the monotonic clock: when input was asked for, when it was there, when the update had ended."""
+
+    asked_s: float
+    given_s: float
+    end_s: float
+
+
+def timed_recipe(resolution_px: int, batch_size: int) -> Recipe:
+    """Return the recipe of timed steps: everything learns, BatchNorm in training mode, as Keras does by default."""
+    return make_recipe({"resolution_px": resolution_px, "batch_size": batch_size, "batchnorm": "train", "schedule": "constant"})
+
+
+class Stepper:
+    """A model in training whose steps come one by one; all variables learn, BatchNorm is in training mode."""
+
+    def __init__(self, variant: str, rows: Rows, recipe: Recipe, world: World):
+        model = build_variant(variant, len(rows.ontology.leaves), recipe.resolution_px, recipe.dropout, recipe.drop_connect)
+        self._model = logits_of(model)
+        self._rows, self._recipe, self._world = rows, recipe, world
+        variables = self._model.trainable_variables
+        self._optimizer = make_optimizer(recipe, variables, ema=False)
+        world.broadcast_variables([*model.variables, *self._optimizer.variables])
+        self._update = make_update(self._model, variables, self._optimizer, world, recipe)
+        self._done = 0
+
+    def steps(self, n_steps: int) -> Iterator[Step]:
+        """Take up to `n_steps` steps with an input pipeline of their own, which starts at the first one."""
+        recipe, world = self._recipe, self._world
+        slices = full_slices(len(self._rows), recipe, n_steps, world)
+        batches = training_batches(self._rows, slices, Preprocessing(recipe.resolution_px, recipe.aspect), recipe, epoch=0)
+        asked_at = time.monotonic()
+        for inputs, labels, weights, start, total in batches:
+            given_at = time.monotonic()
+            rate = learning_rate(self._done, 10**6, recipe.finetune_rate, recipe.batch_size, 0, recipe.schedule)
+            self._optimizer.learning_rate.assign(rate)
+            sums = self._update(inputs, labels, weights, tf.constant(self._done, tf.int32), tf.constant(start), tf.constant(total))
+            sums.numpy()
+            self._done += 1
+            if self._done % MESSAGE_INTERVAL_STEPS == 0:
+                world.broadcast(False)
+            yield Step(asked_at, given_at, time.monotonic())
+            asked_at = time.monotonic()  # what the caller did meanwhile is no waiting
+
+
+def full_slices(n_rows: int, recipe: Recipe, n_steps: int, world: World) -> list[tuple[np.ndarray, int, int]]:
+    """Return a rank's slices of `n_steps` full updates, over as many epochs as they take.
+
+    Raises:
+        ValueError: there are fewer rows than one update takes.
+    """
+    if n_rows < recipe.batch_size:
+        raise ValueError(f"{n_rows} rows are fewer than the {recipe.batch_size} of one update")
+    slices, epoch = [], 0
+    while len(slices) < n_steps:
+        found = epoch_slices(n_rows, recipe.batch_size, recipe.seed, epoch, world.rank, world.size)
+        slices += [part for part in found if part[2] == recipe.batch_size]
+        epoch += 1
+    return slices[:n_steps]

@@ -1,0 +1,48 @@
+"""`family demo`: everything, on made-up listings, in minutes."""
+
+import argparse
+import time
+from pathlib import Path
+
+from family.errors import Failure
+from family.outputs import is_done, write_json
+from family.plan.produce import plan, read_members
+from family.plan.steps import Step, run_steps
+
+N_LISTINGS, N_CATEGORIES, SEED = 1500, 40, 0
+BUDGETS_MS = (5, 20)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="(default demo)")
+    parser.add_argument("--fresh", action="store_true", help="run anew; an old DIR is moved aside")
+
+
+def run(args: argparse.Namespace) -> int:
+    out, results = args.out, args.out / "results.jsonl"
+    made_of = {"command": "demo", "listings": N_LISTINGS, "categories": N_CATEGORIES, "seed": SEED}
+    last = [Step(("show", str(results)), (results,))]
+    for budget_ms in BUDGETS_MS:
+        last.append(Step(("pick", str(results), "--budget-ms", str(budget_ms)), (results,)))
+    if is_done(out, made_of, args.fresh) and (out / "finished.json").is_file():
+        print(f"{out}: already done; `make demo FRESH=1` or `family demo --fresh` runs it anew")
+    else:
+        _make(out, made_of)
+    run_steps(last)
+    print((out / "report" / "report.html").absolute())
+    return 0
+
+
+def _make(out: Path, made_of: dict) -> None:
+    began = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "made_of.json", made_of)
+    dataset = out / "dataset"
+    words = ("data", "synth", str(dataset), "--listings", str(N_LISTINGS), "--categories", str(N_CATEGORIES), "--seed", str(SEED))
+    steps = [Step(words, (), dataset / "dataset.json"), *plan(dataset, out, read_members("demo"))[:-1]]
+    failed = run_steps(steps)
+    if failed:
+        raise Failure("the demo is not complete:\n  " + "\n  ".join(failed))
+    spent_s = time.monotonic() - began
+    write_json(out / "finished.json", {"s": round(spent_s)})
+    print(f"\nthe demo took {spent_s / 60:.1f} minutes")

@@ -1,0 +1,75 @@
+"""`family show`: the card of a run, a bundle or a dataset, or a table of results, readably."""
+
+import argparse
+import json
+from pathlib import Path
+
+from family.card import read_card
+from family.data.dataset import open_dataset
+from family.errors import UserError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, metavar="RUN|BUNDLE|DATASET|RESULTS")
+    parser.add_argument("--json", action="store_true", help="print the card, or the rows, as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    path = args.path
+    if path.is_file():
+        rows = _read_rows(path)
+        print(json.dumps(rows) if args.json else _results(rows))
+    elif (path / "dataset.json").is_file():
+        about = open_dataset(path).about
+        print(json.dumps(about) if args.json else _lines({**about, **about["counts"], "counts": None}))
+    else:
+        card = read_card(path)
+        print(json.dumps(card) if args.json else _card(card))
+    return 0
+
+
+def _read_rows(path: Path) -> list[dict]:
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} holds no results (JSON lines): {error}") from error
+
+
+def _results(rows: list[dict]) -> str:
+    """Return a table of members: latency joined with accuracy by the model file's sha256."""
+    accuracy = {row["model_sha256"]: row for row in rows if row.get("kind") == "accuracy"}
+    lines = [f"{'member':34}{'MB':>7}{'p50 ms':>9}{'p99 ms':>9}{'top-1':>8}{'top-3':>8}{'macro':>8}   right at level 1, 2, ..."]
+    for row in rows:
+        if row.get("kind") != "latency":
+            continue
+        ms, found = row["latency_ms"], accuracy.get(row["model_sha256"])
+        line = f"{row['member']:34}{row['size_mb']:7.1f}{ms['p50']:9.2f}{ms['p99']:9.2f}"
+        if found and row["trained"]:
+            metrics = found["metrics"]
+            shares = (metrics["top1"]["micro"], metrics["top3"]["micro"], metrics["top1"]["macro"])
+            line += "".join(f"{share:8.1%}" for share in shares)
+            line += "   " + " ".join(f"{level['micro']:.0%}" for level in metrics["levels"].values())
+        else:
+            line += "   untrained" if not row["trained"] else "   accuracy not measured"
+        lines.append(line + ("" if row["valid"] else f"   INVALID: {row['invalid_because']}"))
+    return "\n".join(lines)
+
+
+def _card(card: dict) -> str:
+    shown = {key: card.get(key) for key in ("name", "variant", "resolution_px", "scope", "label", "n_parameters")}
+    shown["categories"] = len(card["classes"])
+    shown["preprocessing"] = ", ".join(f"{key} {value}" for key, value in card["preprocessing"].items())
+    shown["dataset"] = card.get("dataset", {}).get("name")
+    for phase in card.get("training", {}).get("phases", []):
+        val = f", validation {phase['val_accuracy']:.1%}" if phase.get("val_accuracy") is not None else ""
+        shown[f"phase {phase['phase']}"] = f"{phase['epochs']} epochs, ended by {phase['stopped_by']}, training {phase['train_accuracy']:.1%}{val}"
+    for scheme, entry in card.get("schemes", {}).items():
+        gate = entry.get("gate")
+        shown[f"scheme {scheme}"] = f"{entry['size_mb']} MB" + (f", {gate['drop_points']:+.2f} points lost: {gate['verdict']}" if gate else "")
+    if card.get("serve"):
+        shown["serve"] = f"{card['serve']['scheme']} with {card['serve']['threads']} threads, picked on {card['serve']['machine']}"
+    return _lines(shown)
+
+
+def _lines(values: dict) -> str:
+    return "\n".join(f"{key:18}{value}" for key, value in values.items() if value not in (None, [], ""))

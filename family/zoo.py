@@ -1,0 +1,60 @@
+"""`family list`: what there is, with sizes."""
+
+import argparse
+import tomllib
+
+from family.data.scopes import verticals
+from family.errors import unknown_name
+from family.models.variants import VARIANTS
+from family.plan.produce import tables
+from family.recipe import recipes
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=sorted(_LISTS), metavar="WHAT", help=", ".join(sorted(_LISTS)))
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.what not in _LISTS:
+        raise unknown_name("list", args.what, _LISTS)
+    rows = _LISTS[args.what]()
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def _variants() -> list[tuple[str, ...]]:
+    rows = [("variant", "resolution", "parameters at 1,000 classes", "source")]
+    return rows + [(v.name, f"{v.resolution_px} px", f"{v.n_parameters / 1e6:.2f} M", v.source) for v in VARIANTS.values()]
+
+
+def _recipes() -> list[tuple[str, ...]]:
+    rows = [("recipe", "what it is")]
+    for name, path in recipes().items():
+        rows.append((name, path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")))
+    return rows
+
+
+def _scopes() -> list[tuple[str, ...]]:
+    rows = [("scope", "subtrees"), ("general", "the whole tree")]
+    return rows + [(name, ", ".join(fields["subtrees"])) for name, fields in verticals().items()]
+
+
+def _schemes() -> list[tuple[str, ...]]:
+    return [
+        ("scheme", "what it is"),
+        ("fp32", "as trained, checked against the run to 1e-5"),
+        ("int8", "static, U8 activations, S8 weights per channel, ranges searched, gated on accuracy"),
+    ]
+
+
+def _members() -> list[tuple[str, ...]]:
+    rows = [("members", "variants and scopes")]
+    for name, path in tables().items():
+        found = tomllib.loads(path.read_text(encoding="utf-8"))["member"]
+        rows.append((name, ", ".join(f"{m['variant']} {m.get('scope', 'general')}" for m in found)))
+    return rows
+
+
+_LISTS = {"variants": _variants, "recipes": _recipes, "scopes": _scopes, "schemes": _schemes, "members": _members}

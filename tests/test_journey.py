@@ -1,0 +1,128 @@
+"""The whole way on made-up listings, by the command line, each stage reading what the one before wrote."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def family(*words, code: int = 0, timeout_s: int = 400) -> subprocess.CompletedProcess:
+    done = subprocess.run([sys.executable, "-m", "family.cli", *map(str, words)], capture_output=True, text=True, timeout=timeout_s)
+    assert done.returncode == code, f"{words}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A dataset, a run from scratch and its bundle."""
+    place = tmp_path_factory.mktemp("journey")
+    family("data", "synth", place / "dataset", "--listings", 160, "--categories", 12)
+    family("train", place / "dataset", "--out", place / "run", "--variant", "lite0", "--weights", "none", "--recipe", "scratch",
+           "--set", "resolution_px=48", "--set", "finetune_epochs=6", "--set", "batch_size=16")  # fmt: skip
+    exported = subprocess.run(
+        [sys.executable, "-m", "family.cli", "export", place / "run", "--out", place / "bundle", "--max-drop", "30"], capture_output=True, text=True
+    )
+    assert exported.returncode == 0, exported.stderr
+    return place
+
+
+def test_a_bundle_answers_as_its_run(place):
+    run = json.loads(family("evaluate", place / "run", place / "dataset", "--out", place / "of-run", "--json").stdout)
+    bundle = json.loads(family("evaluate", place / "bundle", place / "dataset", "--out", place / "of-bundle", "--json").stdout)
+    assert run["top1"] == bundle["top1"] and run["levels"] == bundle["levels"]
+    ours, theirs = (pq.read_table(place / name / "predictions.parquet").to_pydict() for name in ("of-run", "of-bundle"))
+    assert ours["top_ids"] == theirs["top_ids"]
+    np.testing.assert_allclose(np.array(ours["top_probabilities"]), np.array(theirs["top_probabilities"]), atol=1e-5)
+    assert run["top1"]["micro"] <= run["levels"]["1"]["micro"] + 1e-9
+
+
+def test_the_graph_is_what_the_contract_says(place):
+    import onnx
+    import onnxruntime as ort
+
+    for scheme in ("fp32", "int8"):
+        session = ort.InferenceSession(place / "bundle" / f"model.{scheme}.onnx", providers=["CPUExecutionProvider"])
+        (image,) = session.get_inputs()
+        assert (image.name, image.type, image.shape) == ("image", "tensor(uint8)", ["N", 48, 48, 3])
+        assert {output.name for output in session.get_outputs()} == {"probabilities", "embedding"}
+    operators = [node.op_type for node in onnx.load(place / "bundle" / "model.int8.onnx").graph.node]
+    assert "BatchNormalization" not in operators and operators.count("Transpose") <= 1
+    assert operators.count("QuantizeLinear") > operators.count("Conv")
+
+
+def test_the_card_tells_how_the_export_was_checked(place):
+    card = json.loads((place / "bundle" / "card.json").read_text())
+    assert card["schemes"]["fp32"]["parity"]["agreement"] == 1.0 and card["schemes"]["fp32"]["parity"]["max_dp"] <= 1e-5
+    made = card["schemes"]["int8"]["made"]
+    assert min(made["candidates"], key=lambda c: c["divergence"])["percentile"] == made["percentile"]
+    assert card["schemes"]["int8"]["size_mb"] < 0.4 * card["schemes"]["fp32"]["size_mb"]
+
+
+def test_a_scheme_that_loses_too_much_is_refused_and_the_others_are_written(place):
+    # Nothing may be lost, and even a gain is demanded: int8 can't pass.
+    said = family("export", place / "run", "--out", place / "strict", "--max-drop", "-101", code=1).stderr
+    assert "int8 is refused" in said
+    assert (place / "strict" / "model.fp32.onnx").is_file() and not (place / "strict" / "model.int8.onnx").exists()
+    assert list(json.loads((place / "strict" / "card.json").read_text())["schemes"]) == ["fp32"]
+
+
+def test_results_are_reported_and_picked_from(place):
+    results = place / "results.jsonl"
+    family("bench", place / "bundle", "--out", results, "--data", place / "dataset", "--samples", 300)
+    rows = [json.loads(line) for line in results.read_text().splitlines()]
+    assert sorted(row["kind"] for row in rows) == ["accuracy", "accuracy", "latency", "latency"]
+    assert all(row["provider"] == "cpu" and row["machine"]["cores"] >= 1 for row in rows if row["kind"] == "latency")
+    family("bench", place / "bundle", "--out", results, "--data", place / "dataset", "--samples", 300)
+    assert len(results.read_text().splitlines()) == 4, "a repeated measurement replaces the old one"
+    report = Path(family("report", results, "--out", place / "report").stdout.splitlines()[-1])
+    assert report.name == "report.html" and report.is_file()
+    picked = json.loads(family("pick", results, "--budget-ms", 10000, "--copy-to", place / "best", "--json").stdout)
+    assert picked["accuracy"] == max(row["metrics"]["top1"]["micro"] for row in rows if row["kind"] == "accuracy")
+    assert "nothing fits" in family("pick", results, "--budget-ms", 0.001, code=3).stderr
+    assert json.loads((place / "best" / "card.json").read_text())["serve"]["scheme"] == picked["scheme"]
+
+
+def test_what_was_picked_predicts(place):
+    images = sorted((place / "dataset" / "images").glob("*/*.jpg"))[:3]
+    answers = json.loads(family("predict", place / "bundle", *images, "--json", "--scheme", "int8").stdout)
+    assert [answer["image"] for answer in answers] == [str(image) for image in images]
+    for answer in answers:
+        assert answer["top"][0]["category_id"] == answer["category_id"] and len(answer["top"]) == 5
+        assert 0 < answer["probability"] <= 1 and answer["levels"][0]["path"] == answer["levels"][0]["path"].split("/")[0]
+    (place / "broken.jpg").write_bytes(images[0].read_bytes()[:200])
+    assert "broken.jpg" in family("predict", place / "bundle", place / "broken.jpg", code=1).stderr
+
+
+def test_the_light_path_predicts_without_tensorflow(place, tmp_path):
+    """Install `.[serve]` alone into an empty environment, and predict with the bundle there."""
+    if os.environ.get("PIP_NO_INDEX"):
+        pytest.skip("needs a package index")
+    checkout = tmp_path / "checkout"
+    listed = subprocess.run(["git", "-C", ROOT, "ls-files", "-co", "--exclude-standard"], capture_output=True, text=True)
+    names = listed.stdout.splitlines() if listed.returncode == 0 else [p.relative_to(ROOT) for p in ROOT.rglob("*.*") if ".venv" not in p.parts]
+    for name in names:
+        if (ROOT / name).is_file():
+            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, checkout / name)
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    install = [python, "-m", "pip", "install", "-q", "-c", checkout / ".ci" / "constraints.txt", f"{checkout}[serve]"]
+    installed = subprocess.run(install, capture_output=True, text=True, timeout=600)
+    assert installed.returncode == 0, installed.stderr[-2000:]
+    packages = subprocess.run([python, "-m", "pip", "list"], capture_output=True, text=True).stdout.lower()
+    assert not any(name in packages for name in ("tensorflow", "horovod", "keras", "onnxruntime-gpu"))
+    image = next((place / "dataset" / "images").glob("*/*.jpg"))
+    command = [tmp_path / "env" / "bin" / "family", "predict", place / "bundle", image, "--json"]
+    answered = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert answered.returncode == 0, answered.stderr
+    here = json.loads(family("predict", place / "bundle", image, "--json").stdout)
+    assert json.loads(answered.stdout)[0]["category_id"] == here[0]["category_id"]

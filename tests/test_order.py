@@ -1,0 +1,47 @@
+"""Which rows form which update: a pure function of (seed, epoch, k); ranks slice it."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from family.data.order import epoch_order, epoch_slices, n_updates, rank_slice, update_rows
+
+ROWS, BATCHES, SEEDS, EPOCHS, RANKS = st.integers(1, 200), st.integers(1, 70), st.integers(0, 2**32), st.integers(0, 500), st.integers(1, 4)
+
+
+@given(ROWS, BATCHES, SEEDS, EPOCHS)
+def test_every_row_once_an_epoch(n, batch, seed, epoch):
+    updates = [update_rows(n, batch, seed, epoch, k) for k in range(n_updates(n, batch))]
+    assert all(len(update) == batch for update in updates[:-1]) and 1 <= len(updates[-1]) <= batch
+    assert sorted(np.concatenate(updates).tolist()) == list(range(n))
+
+
+@given(ROWS, BATCHES, SEEDS, EPOCHS, RANKS)
+def test_the_slices_of_any_number_of_ranks_are_the_same_update(n, batch, seed, epoch, size):
+    by_rank = [epoch_slices(n, batch, seed, epoch, rank, size) for rank in range(size)]
+    for k, slices in enumerate(zip(*by_rank, strict=True)):
+        update = update_rows(n, batch, seed, epoch, k)
+        assert np.concatenate([own for own, _, _ in slices]).tolist() == update.tolist()
+        assert [start for _, start, _ in slices] == np.cumsum([0, *(len(own) for own, _, _ in slices[:-1])]).tolist()
+        assert {total for _, _, total in slices} == {len(update)}
+
+
+@given(st.integers(0, 500), st.integers(1, 64))
+def test_the_split_is_even_and_the_remainder_goes_to_the_first_ranks(n, size):
+    bounds = [rank_slice(n, rank, size) for rank in range(size)]
+    shares = [stop - start for start, stop in bounds]
+    assert shares == sorted(shares, reverse=True) and sum(shares) == n
+    assert shares == [n // size + (rank < n % size) for rank in range(size)]
+
+
+def test_order_is_a_pure_function():
+    np.random.seed(1)
+    first = epoch_order(1000, 7, 3)
+    np.random.seed(2)
+    assert first.tolist() == epoch_order(1000, 7, 3).tolist()
+    assert epoch_order(8, 7, 3).tolist() == [4, 3, 5, 6, 0, 7, 1, 2]
+
+
+def test_seeds_and_epochs_give_other_orders():
+    orders = [tuple(epoch_order(100, seed, epoch)) for seed in range(5) for epoch in range(5)]
+    assert len(set(orders)) == 25

@@ -1,0 +1,131 @@
+"""The trainer, for real: phases, two Horovod ranks, a kill and a resume. Tiny models; nothing is mocked."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from family.training.rates import learning_rate
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+# BatchNorm in inference mode, so that rows don't see one another; dropout and stochastic depth stay on.
+EXACT = ["--variant", "lite0", "--weights", "none", "--recipe", "scratch", "--set", "resolution_px=32", "--set", "batchnorm=inference",
+         "--set", "deterministic=true", "--set", "batch_size=16", "--set", "finetune_rate=0.002"]  # fmt: skip
+
+
+def family(*words, timeout_s: int = 400, code: int = 0) -> subprocess.CompletedProcess:
+    """Run a command line in a process of its own and hold its exit code."""
+    done = subprocess.run([sys.executable, "-m", "family.cli", *map(str, words)], capture_output=True, text=True, timeout=timeout_s, env=ENVIRONMENT)
+    assert done.returncode == code, f"{words}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done
+
+
+def events(run: Path, kind: str) -> list[dict]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["event"] == kind]
+
+
+def weights_of(run: Path) -> dict[str, np.ndarray]:
+    found = {}
+    with h5py.File(run / "weights.h5") as file:
+        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("made-up") / "dataset"
+    family("data", "synth", out, "--listings", 80, "--categories", 12)
+    return out
+
+
+@pytest.fixture(scope="module")
+def one_rank(dataset, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("one") / "run"
+    family("train", dataset, "--out", run, *EXACT, "--set", "finetune_epochs=4")
+    return run
+
+
+def test_two_ranks_learn_the_same_as_one(dataset, one_rank, tmp_path):
+    run = tmp_path / "run"
+    family("train", dataset, "--out", run, *EXACT, "--set", "finetune_epochs=4", "--ranks", 2)
+    ones, twos = events(one_rank, "epoch"), events(run, "epoch")
+    assert len(ones) == len(twos) == 4
+    assert [row["step"] for row in ones] == [row["step"] for row in twos]
+    np.testing.assert_allclose([row["loss"] for row in ones], [row["loss"] for row in twos], rtol=1e-4)
+    assert json.loads((run / "card.json").read_text())["training"]["ranks"] == 2
+
+
+def test_a_killed_run_resumes_to_the_same_bits(dataset, one_rank, tmp_path):
+    run = tmp_path / "run"
+    words = ["train", str(dataset), "--out", str(run), *EXACT, "--set", "finetune_epochs=4", "--set", "checkpoint_interval_s=0.001"]
+    child = subprocess.Popen([sys.executable, "-m", "family.cli", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+    deadline = time.monotonic() + 300
+    while not (run / "checkpoints").is_dir() or not list((run / "checkpoints").glob("step-*.npz")):
+        assert time.monotonic() < deadline and child.poll() is None, "no checkpoint was written"
+        time.sleep(0.05)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert not (run / "card.json").exists()
+    said = family(*words, code=2).stderr
+    assert "--resume" in said
+    family(*words, "--resume")
+    (resumed,) = events(run, "resumed")
+    assert resumed["step"] > 0
+    ones, found = weights_of(one_rank), weights_of(run)
+    assert ones.keys() == found.keys()
+    assert all(np.array_equal(ones[name], found[name]) for name in ones), "the resumed run differs"
+
+
+def test_two_phases_need_a_pretrained_trunk(dataset, tmp_path):
+    said = family("train", dataset, "--out", tmp_path / "run", "--weights", "none", code=2).stderr
+    assert "pretrained" in said and "--recipe scratch" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_head_phase_ends_at_a_plateau_and_finetuning_follows(dataset, one_rank, tmp_path):
+    run = tmp_path / "run"
+    # A rate so low that training accuracy stays where it is: the plateau is seen after `plateau_patience` stale epochs.
+    family("train", dataset, "--out", run, "--variant", "lite0", "--weights", one_rank, "--scope", "animals", "--set", "resolution_px=32",
+           "--set", "finetune_epochs=1", "--set", "head_epochs=30", "--set", "head_rate=0.0000001", "--set", "plateau_patience=2")  # fmt: skip
+    head, finetune = events(run, "phase")
+    assert (head["phase"], head["stopped_by"]) == ("head", "plateau") and head["epochs"] < 30
+    assert finetune["phase"] == "finetune" and finetune["epochs"] == 1
+    card = json.loads((run / "card.json").read_text())
+    assert card["scope"] == "animals" and all(path.startswith("Animals/") for path in card["paths"])
+    assert card["training"]["weights"]["loaded"] > 200 and not card["training"]["weights"]["missing"]
+    before, after = weights_of(one_rank), weights_of(run)
+    moved = [name for name in before if "moving_" in name and not np.array_equal(before[name], after[name])]
+    assert not moved, "BatchNorm statistics of a pretrained trunk must stay"
+
+
+def test_a_finished_run_is_not_trained_again(dataset, one_rank):
+    said = family("train", dataset, "--out", one_rank, *EXACT, "--set", "finetune_epochs=4").stdout
+    assert "already done" in said
+
+
+def test_a_run_of_another_recipe_is_not_overwritten(dataset, one_rank):
+    said = family("train", dataset, "--out", one_rank, *EXACT, "--set", "finetune_epochs=5", code=2).stderr
+    assert "finetune_epochs" in said and "--fresh" in said
+
+
+def test_a_rank_that_fails_ends_the_job_and_is_named(dataset, tmp_path):
+    # Rank 1 alone can't write where its log says; a rate of infinity would fail on both.
+    said = family("train", dataset, "--out", tmp_path / "run", *EXACT, "--set", "finetune_rate=99.0", "--set", "optimizer=sgd",
+                  "--set", "finetune_epochs=3", "--ranks", 2, code=1)  # fmt: skip
+    assert "the loss became" in said.stderr and "rank" in said.stderr
+
+
+def test_rates_warm_up_and_scale_with_the_rows_of_an_update():
+    rates = [learning_rate(k, 100, 0.256, 128, 10, "cosine") for k in range(100)]
+    assert rates[:10] == sorted(rates[:10]) and rates[0] > 0
+    assert max(rates) == pytest.approx(0.128, rel=0.05)
+    assert rates[-1] < 0.001
+    assert learning_rate(50, 100, 0.256, 256, 0, "constant") == 0.256
