@@ -29,7 +29,7 @@ demo: setup
 	$(VENV)/bin/family demo $(if $(FRESH),--fresh)
 
 test: setup
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -98,4 +98,9 @@ def time_frozen_fit(name: str, rows: Rows, recipe: Recipe, n_epochs: int, limit_
     later_s = float(ends_s[-1] - ends_s[0])
     n_timed = len(ends_s)
     estimated_s = first_s + (later_s / max(1, n_timed - 1)) * (n_steps - 1)
-    return {"keras_fit_s": estimated_s, "keras_fit_estimated": n_timed < n_steps, "keras_fit_steps": n_steps, "keras_fit_timed_steps": n_timed}
+    return {
+        "keras_fit_s": estimated_s,
+        "keras_fit_estimated": n_timed < n_steps,
+        "keras_fit_steps": n_steps,
+        "keras_fit_timed_steps": n_timed,
+    }

@@ -97,7 +97,9 @@ def _candidates(rows: list[dict], scope: str, machine: str | None, percentile: s
     if machine is not None and machine not in names:
         raise UserError(f"no measurement of the machine {machine!r}; there are {', '.join(names) or 'none'}")
     found = [board for board in found if machine in (None, board["machine"]["machine"].get("name"))]
-    candidates = [_candidate(m, percentile, metric) for board in found for m in board["members"] if m["comparable"]]
+    members = [m for board in found for m in board["members"] if m["comparable"]]
+    _refuse_other_rows(members)
+    candidates = [_candidate(m, percentile, metric) for m in members]
     if not candidates:
         why = sorted({f"{m['member']}: {', '.join(m['remarks'])}" for board in found for m in board["members"]})
         raise NothingFits(f"no member of the scope {scope!r} has a valid latency and an accuracy ({'; '.join(why) or 'no measurement'})")
@@ -106,15 +108,26 @@ def _candidates(rows: list[dict], scope: str, machine: str | None, percentile: s
     return [c for c in candidates if c["accuracy"] is not None]
 
 
+def _refuse_other_rows(members: list[dict]) -> None:
+    """Accuracies on different rows say nothing about which member is better."""
+    measured = {tuple(str(m["accuracy"]["dataset"].get(key)) for key in ("name", "split", "digest")) for m in members}
+    if len(measured) > 1:
+        told = "; ".join(f"{name} {split} ({digest[:7]})" for name, split, digest in sorted(measured))
+        raise UserError(f"accuracies were measured on different rows, which can't be compared: {told}; give results of one of them")
+
+
 def _candidate(member: dict, percentile: str, metric: str) -> dict:
     latency = member["latency"]["latency_ms"]
+    cost_ms = number_at(latency, "upper" if percentile == "99" else f"p{percentile}")
+    if cost_ms is None:
+        raise UserError(f"{member['member']} was measured without p{percentile}; run `family bench` again")
     return {
         "member": member["member"],
         "bundle": member["latency"].get("bundle"),
         "scheme": member["scheme"],
         "latency_ms": {key: latency.get(key) for key in ("p50", "p99", "upper")},
         "accuracy": number_at(member["accuracy"]["metrics"], *metric.split(".")),
-        "cost_ms": latency["upper"] if percentile == "99" else latency[f"p{percentile}"],
+        "cost_ms": cost_ms,
         "provider": member["latency"].get("provider"),
         "threads": member["latency"].get("threads"),
         "machine": member["latency"]["machine"].get("name"),

@@ -112,7 +112,7 @@ class Side:
         self.say(f"go-{turn}", str(time.monotonic() + START_DELAY_S))
         found = [read_json(file) for file in self.wait_for(f"done-{turn}")]
         self.say(f"stop-{turn}")
-        time.sleep(START_DELAY_S)  # ranks have left their last message, pipelines are being closed
+        self.wait_for(f"idle-{turn}")
         self.signal(signal.SIGSTOP)
         return found
 
@@ -161,18 +161,15 @@ def summarize_turn(processes: list[dict], batch_per_rank: int, name: str) -> dic
     """Return images/s of a turn: of ranks together, of trainers on their own summed; and where the time went."""
     images = [batch_per_rank * len(process["step_ends_s"]) for process in processes]
     times_s = [process["s"] for process in processes]
-    if name == RANKS:
-        rate = sum(images) / max(times_s)
-    else:
-        rate = sum(n / s for n, s in zip(images, times_s, strict=True))
+    each = [n / s for n, s in zip(images, times_s, strict=True)]
     total_s = sum(times_s)
     return {
-        "images_per_s": rate,
+        "images_per_s": sum(images) / max(times_s) if name == RANKS else sum(each),
         "waited_for_input": sum(process["waited_s"] for process in processes) / total_s,
         "user_s": sum(process["user_s"] for process in processes),
         "system_s": sum(process["system_s"] for process in processes),
         "page_faults": sum(process["page_faults"] for process in processes),
-        "each_images_per_s": [n / s for n, s in zip(images, times_s, strict=True)],
+        "each_images_per_s": each,
     }
 
 

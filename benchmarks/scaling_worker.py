@@ -1,7 +1,8 @@
 """One process of `family bench scaling`: a Horovod rank, or a trainer on its own. It takes its turns by files in a folder.
 
 The controller writes `turn-K`; the process runs one step untimed and writes `armed-K-INDEX`; the controller writes `go-K` with a
-start time; the process runs its timed steps from then on and writes `done-K-INDEX`. `end` ends it.
+start time; the process runs its timed steps from then on and writes `done-K-INDEX`. After `stop-K` it writes `idle-K-INDEX`.
+`end` ends it.
 """
 
 import argparse
@@ -87,6 +88,7 @@ def _take_turn(args: argparse.Namespace, stepper, turn: int, alone: bool) -> Non
         if (args.folder / f"stop-{turn}").exists():
             break
     steps.close()
+    _touch(args.folder / f"idle-{turn}-{args.index}")
 
 
 def _start_time(path: Path) -> float:

@@ -182,7 +182,8 @@ def _say(line: str) -> None:
 def _print(row: dict) -> None:
     spread, head = row["spread"], row["head_phase"]
     print(f"{row['variant']} at {row['resolution_px']} px, {row['batch_size']} images a step, {len(os.sched_getaffinity(0))} cores")
-    print(f"training step: {row['images_per_s']:.1f} images/s, Keras fit {row['keras_fit_images_per_s']:.1f}; "
-          f"ratio {row['ratio']:.3f} ({spread['ratio_min']:.3f} to {spread['ratio_max']:.3f} over {len(row['rounds'])} rounds)")  # fmt: skip
-    print(f"head phase of {head['epochs']} epochs on {head['n_images']} images: {head['s']:.1f} s, Keras fit with a frozen trunk "
-          f"{head['keras_fit_s']:.1f} s{' (estimated)' if head['keras_fit_estimated'] else ''}; {head['ratio']:.1f} times as fast")  # fmt: skip
+    print(f"training step: {row['images_per_s']:.1f} images/s, Keras fit {row['keras_fit_images_per_s']:.1f}; ratio {row['ratio']:.3f}"
+          f" ({spread['ratio_min']:.3f} to {spread['ratio_max']:.3f} over {len(row['rounds'])} rounds)")  # fmt: skip
+    estimated = " (estimated)" if head["keras_fit_estimated"] else ""
+    print(f"head phase of {head['epochs']} epochs on {head['n_images']} images: {head['s']:.1f} s, Keras fit with a frozen trunk"
+          f" {head['keras_fit_s']:.1f} s{estimated}; {head['ratio']:.1f} times as fast")  # fmt: skip

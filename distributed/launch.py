@@ -44,10 +44,11 @@ def started(
     try:
         for rank, command in enumerate(commands):
             own = _rank_environment(rank, n, port) if joined else {}
-            own |= {CPUS_VARIABLE: cores[rank], LAUNCHER_VARIABLE: str(os.getpid()), **(environment or {})}
+            own |= {CPUS_VARIABLE: cores[rank], LAUNCHER_VARIABLE: str(os.getpid())}
+            own = {**os.environ, **own, **(environment or {})}
             with open(logs / f"rank-{rank}.log", "wb") as log:
                 output = None if rank == 0 and first_is_shown else log
-                children.append(subprocess.Popen(command, env={**os.environ, **own}, stdout=output, stderr=output, stdin=subprocess.DEVNULL))
+                children.append(subprocess.Popen(command, env=own, stdout=output, stderr=output, stdin=subprocess.DEVNULL))
         yield children
     finally:
         for child in children:

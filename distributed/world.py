@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from distributed.loading import load_tensorflow
+
 _RANK_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK")
 CPUS_VARIABLE = "FAMILY_RANK_CPUS"
 LAUNCHER_VARIABLE = "FAMILY_LAUNCHER_PID"

@@ -69,6 +69,8 @@ def open_bundle(folder: Path) -> Bundle:
     if not card.get("schemes"):
         raise UserError(f"{folder} is a run, not a bundle: `family export {folder} --out BUNDLE` makes one")
     for entry in card["schemes"].values():
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("file", "sha256")):
+            raise UserError(f"{folder}: a scheme of the card has no file or no sha256; export it again")
         if Path(entry["file"]).name != entry["file"]:
             raise UserError(f"{folder}: the card names the file {entry['file']!r}, which is outside of the bundle")
     return Bundle(folder, card)

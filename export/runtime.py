@@ -38,10 +38,13 @@ class Predictor:
     """A bundle's model, ready to answer.
 
     Raises:
+        UserError: there is no such scheme, provider or number of threads, or the file is not the card's.
         Failure: the file can't be opened, or a provider was named and another one runs.
     """
 
     def __init__(self, bundle: Bundle, settings: Settings):
+        if settings.threads < 0:
+            raise UserError(f"--threads takes 1 or more, or 0 for all cores; got {settings.threads}")
         self.bundle, self.settings = bundle, settings
         self.how = bundle.preprocessing
         path = bundle.model_path(settings.scheme)
@@ -75,8 +78,9 @@ def _open_session(path: str, settings: Settings) -> ort.InferenceSession:
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # an idle server must not burn a core
     options.log_severity_level = 3
+    providers = _wanted_providers(settings.provider)
     try:
-        return ort.InferenceSession(path, options, providers=_wanted_providers(settings.provider))
+        return ort.InferenceSession(path, options, providers=providers)
     except Exception as error:  # ONNX Runtime raises several kinds of its own
         raise Failure(f"{path}: ONNX Runtime can't open it: {str(error).splitlines()[0][:200]}") from error
 

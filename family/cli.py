@@ -44,6 +44,9 @@ def main(argv: list[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_help())
         return 0
+    if argv[0] not in COMMANDS and _group(argv[0]) and argv[1:] in (["-h"], ["--help"]):
+        print(_table(_group(argv[0])))
+        return 0
     name, rest = _find_command(argv)
     if name is None:
         print(rest, file=sys.stderr)
@@ -83,16 +86,24 @@ def _find_command(argv: list[str]) -> tuple[str | None, list[str] | str]:
         return two, argv[2:]
     if argv[0] in COMMANDS:
         return argv[0], argv[1:]
-    group = [name for name in COMMANDS if name.startswith(f"{argv[0]} ")]
+    group = _group(argv[0])
     if group:
-        wanted = argv[1] if len(argv) > 1 else ""
-        if wanted in ("", "-h", "--help"):
-            return None, "\n".join(f"  family {name:13} {COMMANDS[name][1]}" for name in group)
+        if len(argv) == 1:
+            return None, _table(group)
         hint = _did_you_mean(two, group)
         return None, f"family: no command {two!r}.{hint} Allowed: {', '.join(group)}"
     first_words = sorted({name.split()[0] for name in COMMANDS})
     hint = _did_you_mean(argv[0], first_words)
     return None, f"family: no command {argv[0]!r}.{hint} Allowed: {', '.join(first_words)}"
+
+
+def _group(word: str) -> list[str]:
+    """Return the commands of two words that start with one."""
+    return [name for name in COMMANDS if name.startswith(f"{word} ")]
+
+
+def _table(names: list[str]) -> str:
+    return "\n".join(f"  family {name:13} {COMMANDS[name][1]}" for name in names)
 
 
 def _did_you_mean(got: str, allowed: list[str]) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ def is_done(out: Path, made_of: dict, fresh: bool = False) -> bool:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     if fresh:
-        print(f"moved the old {out} to {move_aside(out)}")
+        print(f"moved the old {out} to {move_aside(out)}", file=sys.stderr)  # standard output may be one JSON object
         return False
     there = read_json(out / MADE_OF) if (out / MADE_OF).is_file() else None
     if there is None:

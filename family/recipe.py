@@ -97,7 +97,8 @@ def _check_ranges(recipe: Recipe) -> None:
     wrong = [key for key, value in vars(recipe).items() if isinstance(value, float) and not math.isfinite(value)]
     wrong += [key for key in shares if not 0 <= getattr(recipe, key) < 1]
     wrong += [key for key in ("batch_size", "plateau_patience") if getattr(recipe, key) < 1]
-    not_below_0 = ("head_epochs", "finetune_epochs", "max_updates", "seed", "warmup_epochs", "weight_decay", "plateau_min_gain", "checkpoint_interval_s")
+    not_below_0 = ("head_epochs", "finetune_epochs", "max_updates", "seed", "warmup_epochs", "weight_decay")
+    not_below_0 += ("plateau_min_gain", "checkpoint_interval_s")
     wrong += [key for key in not_below_0 if getattr(recipe, key) < 0]
     wrong += ["seed"] if recipe.seed >= 2**63 else []
     wrong += [key for key in ("head_rate", "finetune_rate") if not 0 < getattr(recipe, key) < 100]

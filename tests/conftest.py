@@ -9,7 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
+
+settings.register_profile("family", deadline=None)  # a busy machine is no failure
+settings.load_profile("family")
 
 REPOSITORY = Path(__file__).parent.parent
 LEAVES = (
@@ -71,23 +75,23 @@ def run_python():
     return run
 
 
-def tiny_weights(n_classes: int) -> np.ndarray:
+def _tiny_weights(n_classes: int) -> np.ndarray:
     """Return float32 [3, n_classes]: the whole model, from the mean colour to the logits."""
     return np.random.default_rng(n_classes).normal(0, 12, (3, n_classes)).astype(np.float32)
 
 
-def tiny_answers(images: np.ndarray, n_classes: int) -> np.ndarray:
+def _tiny_answers(images: np.ndarray, n_classes: int) -> np.ndarray:
     """Answer as the tiny bundle does, in NumPy: softmax of the mean colour times the weights."""
-    logits = (images.astype(np.float64).mean(axis=(1, 2)) / 255 - 0.5) @ tiny_weights(n_classes).astype(np.float64)
+    logits = (images.astype(np.float64).mean(axis=(1, 2)) / 255 - 0.5) @ _tiny_weights(n_classes).astype(np.float64)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def write_tiny_model(path: Path, px: int, n_classes: int) -> None:
+def _write_tiny_model(path: Path, px: int, n_classes: int) -> None:
     """Write an ONNX file with the inputs and outputs of the contract."""
     from onnx import TensorProto, checker, helper, numpy_helper, save
 
-    constants = {"scale": np.float32(1 / 255), "middle": np.float32(0.5), "weights": tiny_weights(n_classes)}
+    constants = {"scale": np.float32(1 / 255), "middle": np.float32(0.5), "weights": _tiny_weights(n_classes)}
     nodes = [
         helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["floats"], ["mean"], axes=[1, 2], keepdims=0),
@@ -106,9 +110,15 @@ def write_tiny_model(path: Path, px: int, n_classes: int) -> None:
         ],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, doc_string=path.name)
     checker.check_model(model)
     save(model, path)
+
+
+@pytest.fixture(scope="session")
+def tiny_answers():
+    """Return the tiny bundle's arithmetic in NumPy: (uint8 images, number of classes) -> probabilities."""
+    return _tiny_answers
 
 
 @pytest.fixture(scope="session")
@@ -126,10 +136,10 @@ def write_bundle(photo):
         entries = {}
         for scheme in schemes:
             path = folder / f"model.{scheme}.onnx"
-            write_tiny_model(path, px, len(ontology.leaves))
+            _write_tiny_model(path, px, len(ontology.leaves))
             entries[scheme] = {"file": path.name, "sha256": sha256_of(path), "size_mb": 0.001}
         images = [photo(1000 + k) for k in range(4)]
-        write_samples(folder, images, tiny_answers(np.stack([decode_image(i, how) for i in images]), len(ontology.leaves)))
+        write_samples(folder, images, _tiny_answers(np.stack([decode_image(i, how) for i in images]), len(ontology.leaves)))
         card = {
             "schema": 1, "kind": "bundle", "name": f"b0-{px}-general", "variant": "b0", "resolution_px": px, "scope": "general",
             "subtrees": None, "label": "", "classes": list(ontology.leaves), "paths": [ontology.path_of[i] for i in ontology.leaves],

@@ -166,13 +166,14 @@ def test_formats_that_run_programs_are_refused():
         decode_rgb(encode(corners(), "EPS"))
 
 
+CHANGES = st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=8)  # (place, byte)
 SEEDS = [encode(corners(), f, **o) for f, o in (("JPEG", {}), ("PNG", {}), ("GIF", {}), ("WEBP", {}), ("TIFF", {}), ("BMP", {}))]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @mock.patch.object(images, "MAX_PIXELS", 1_000_000)  # a changed size must not cost seconds
-@settings(max_examples=300, deadline=None)
-@given(st.sampled_from(SEEDS), st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=8), st.integers(0, 2**16), st.sampled_from(ASPECTS))
+@settings(max_examples=300)
+@given(st.sampled_from(SEEDS), CHANGES, st.integers(0, 2**16), st.sampled_from(ASPECTS))
 def test_mutated_images_decode_or_are_an_image_error(data, changes, cut, aspect):
     mutated = bytearray(data)
     for at, value in changes:
@@ -181,6 +182,6 @@ def test_mutated_images_decode_or_are_an_image_error(data, changes, cut, aspect)
     try:
         found = decode_image(mutated, Preprocessing(32, aspect))
     except ImageError as error:
-        assert str(error)
+        assert str(error) and "0x" not in str(error)
     else:
         assert found.shape == (32, 32, 3)

@@ -112,7 +112,8 @@ def test_refused(rows, told):
 
 
 def test_unreadable_tables_are_the_users_error(tmp_path):
-    cases = {"none.csv": None, "latin.csv": "category_id,path\n1,Größe\n".encode("latin-1"), "columns.csv": b"id,path\n1,A\n", "empty.csv": b""}
+    latin = "category_id,path\n1,Größe\n".encode("latin-1")
+    cases = {"none.csv": None, "latin.csv": latin, "columns.csv": b"id,path\n1,A\n", "empty.csv": b""}
     for name, data in cases.items():
         if data is not None:
             (tmp_path / name).write_bytes(data)

@@ -47,10 +47,10 @@ def test_what_is_written_is_read(values):
 
 
 def test_settings_are_parsed_as_toml_and_win_over_the_file():
-    found = read_recipe("quick", ["batch_size=64", " finetune_rate = 1e-3", "deterministic=true", 'label="a.b"', "aspect=crop", "warmup_epochs=1"])
-    assert found == replace(
-        read_recipe("quick"), batch_size=64, finetune_rate=1e-3, deterministic=True, label="a.b", aspect="crop", warmup_epochs=1.0
-    )
+    told = ["batch_size=64", " finetune_rate = 1e-3", "deterministic=true", 'label="a.b"', "aspect=crop", "warmup_epochs=1"]
+    wanted = {"batch_size": 64, "finetune_rate": 1e-3, "deterministic": True, "label": "a.b", "aspect": "crop", "warmup_epochs": 1.0}
+    found = read_recipe("quick", told)
+    assert found == replace(read_recipe("quick"), **wanted)
     assert isinstance(found.warmup_epochs, float)
     assert read_recipe("quick", ["seed=1", "seed=2"]).seed == 2
     assert read_recipe("quick", ["label=2024"]).label == "2024"

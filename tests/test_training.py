@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
+from family.errors import Failure
 from family.training.rates import learning_rate
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -116,11 +117,40 @@ def test_a_run_of_another_recipe_is_not_overwritten(dataset, one_rank):
     assert "finetune_epochs" in said and "--fresh" in said
 
 
-def test_a_rank_that_fails_ends_the_job_and_is_named(dataset, tmp_path):
-    # Rank 1 alone can't write where its log says; a rate of infinity would fail on both.
-    said = family("train", dataset, "--out", tmp_path / "run", *EXACT, "--set", "finetune_rate=99.0", "--set", "optimizer=sgd",
-                  "--set", "finetune_epochs=3", "--ranks", 2, code=1)  # fmt: skip
-    assert "the loss became" in said.stderr and "rank" in said.stderr
+def test_a_rank_that_dies_ends_the_job_and_is_named(dataset, tmp_path):
+    run = tmp_path / "run"
+    words = ["train", str(dataset), "--out", str(run), *EXACT, "--set", "finetune_epochs=500", "--ranks", "2"]
+    launcher = subprocess.Popen([sys.executable, "-m", "family.cli", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    deadline = time.monotonic() + 300
+    while not (run / "metrics.jsonl").is_file():
+        assert time.monotonic() < deadline and launcher.poll() is None, "it did not begin to train"
+        time.sleep(0.1)
+    ranks = {_rank_of(pid): pid for pid in _children(launcher.pid)}
+    os.kill(ranks["1"], signal.SIGKILL)
+    killed_at = time.monotonic()
+    _, said = launcher.communicate(timeout=60)
+    assert time.monotonic() - killed_at < 30
+    assert launcher.returncode == 1 and "rank 1 was killed by SIGKILL" in said
+    assert not Path(f"/proc/{ranks['0']}").exists(), "a rank outlived its job"
+
+
+def _children(pid: int) -> list[int]:
+    return [int(word) for task in Path(f"/proc/{pid}/task").iterdir() for word in (task / "children").read_text().split()]
+
+
+def _rank_of(pid: int) -> str:
+    words = dict(item.partition("=")[::2] for item in Path(f"/proc/{pid}/environ").read_text().split("\0"))
+    return words.get("HOROVOD_RANK", "")
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_names_the_step():
+    from distributed.world import World
+    from family.training.trainer import Job, Phase, Position, _checked_sums
+
+    job = Job(*[None] * 6, world=World())
+    phase = Phase("finetune", *[None] * 8)
+    with pytest.raises(Failure, match="the loss became nan in epoch 3 of the finetune phase, by step 77"):
+        _checked_sums(job, phase, Position(epoch=2, step=77, sums=[float("nan"), 1.0, 2.0]))
 
 
 def test_rates_warm_up_and_scale_with_the_rows_of_an_update():

@@ -4,7 +4,7 @@ import io
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from family.errors import unknown_name
 
@@ -63,6 +63,8 @@ def decode_rgb(data: bytes) -> Image.Image:
         return _eight_bits(image).convert("RGB")
     except ImageError:
         raise
+    except UnidentifiedImageError as error:
+        raise ImageError("these bytes are no image") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on hostile bytes
         raise ImageError(f"{type(error).__name__}: {error}") from error
 

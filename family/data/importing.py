@@ -17,7 +17,7 @@ from family.data.images import ImageError, decode_rgb
 from family.data.lookalikes import N_BYTES, difference_hash, group_rows, lookalike_pairs
 from family.data.ontology import Ontology, clean_path
 from family.data.reading import map_ahead
-from family.data.sources import read_source
+from family.data.sources import SUFFIXES, TABLES, read_source
 from family.data.splits import SPLITS, assign_splits
 from family.errors import UserError
 from family.outputs import is_done, whole_folder, write_json
@@ -59,8 +59,11 @@ def import_dataset(src: Path, out: Path, seed: int = 0, max_bad: float = 0.02, f
     Raises:
         UserError: nothing usable, or more than `max_bad` of the rows are unusable.
     """
+    if out.resolve().is_relative_to(src.resolve()) and not any((src / name).is_file() for name in TABLES):
+        raise UserError(f"{out} lies in {src}, where every folder is a category; choose an OUT outside of it")
     table, ontology = read_source(src)
-    made_of = {"command": "data import", "src": str(src.resolve()), "table": _digest_source(table, src), "tree": ontology.digest, "seed": seed}
+    made_of = {"command": "data import", "src": str(src.resolve()), "table": _digest_source(table, src)}
+    made_of |= {"tree": ontology.digest, "seed": seed}
     if is_done(out, made_of, fresh):
         print(f"{out}: already done")
         return
@@ -125,10 +128,11 @@ def _import_image(root: Path, name: str, images: Path) -> _Image:
             return _Image(problem=f"{path.stat().st_size / 2**20:.0f} MB; at most {MAX_BYTES // 2**20} MB are read")
         data = path.read_bytes()
         looks = difference_hash(decode_rgb(data))
-    except (ImageError, OSError, ValueError) as error:
+    except (ImageError, OSError, ValueError, RuntimeError) as error:  # RuntimeError: a loop of links
         return _Image(problem=str(error))
     sha256 = hashlib.sha256(data)
-    stored = images / sha256.hexdigest()[:2] / f"{sha256.hexdigest()}{path.suffix.lower()}"
+    suffix = path.suffix.lower() if path.suffix.lower() in SUFFIXES else ""
+    stored = images / sha256.hexdigest()[:2] / f"{sha256.hexdigest()}{suffix}"
     stored.parent.mkdir(parents=True, exist_ok=True)
     stored.write_bytes(data)
     return _Image(stored.relative_to(images.parent).as_posix(), sha256.digest(), looks)
@@ -160,7 +164,8 @@ def _refuse_too_many(problems: dict[int, str], n_rows: int, max_bad: float) -> N
     examples = "; ".join(f"row {row + 1}: {problems[row]}" for row in sorted(problems)[:3])
     said = f"{len(problems)} of {n_rows} rows can't be used ({examples}{'; ...' if len(problems) > 3 else ''})"
     if len(problems) > max_bad * n_rows or len(problems) == n_rows:
-        raise UserError(f"{said}. At most {max_bad:.0%} are skipped: mend the table, or allow more with --max-bad")
+        hint = "mend the table, or allow more with --max-bad, which lists them all in problems.csv"
+        raise UserError(f"{said}. At most {max_bad:.0%} are skipped: {hint}")
     print(f"skipped: {said}; all of them are in problems.csv")
 
 
@@ -172,12 +177,12 @@ def _write_tables(folder, name, table, ontology, categories, found, kept, seed, 
     bytes_key = np.array([found[row].sha256.hex() for row in kept])
     pairs = lookalike_pairs(looks)
     groups = group_rows(len(kept), [np.array(listing_ids), bytes_key], pairs)
-    given = np.array([s or "" for s in kept_table["split"].to_pylist()]) if "split" in table.column_names else np.full(len(kept), "")
-    drawn = assign_splits(groups, listing_ids, leaf, seed)
-    split = np.where(given == "", _follow_given(groups, given, drawn), given)
+    given = kept_table["split"].to_pylist() if "split" in table.column_names else [None] * len(kept)
+    split = _split_rows(groups, listing_ids, leaf, given, seed)
     n_leaks = _write_leaks(folder / "leaks.csv", listing_ids, groups, split)
     columns = {"listing_id": listing_ids, "image": [found[row].name for row in kept], "category": leaf, "split": split}
-    columns["source_image"] = kept_table["image"]
+    if "source_image" not in kept_table.column_names:  # a dataset that is imported again keeps its first source
+        columns["source_image"] = kept_table["image"]
     carried = [c for c in kept_table.column_names if c not in columns]
     written = pa.table({**columns, **{c: kept_table[c] for c in carried}})
     pa.parquet.write_table(written, folder / "listings.parquet")
@@ -193,10 +198,14 @@ def _write_tables(folder, name, table, ontology, categories, found, kept, seed, 
         print(f"warning: {len(about['untrained'])} categories have no training image, such as {about['untrained'][0]!r}")
 
 
-def _follow_given(groups: np.ndarray, given: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """Let rows without a split go where a row of their group was put by the user."""
-    told = {group: split for group, split in zip(groups.tolist(), given.tolist(), strict=True) if split}
-    return np.array([told.get(group, split) for group, split in zip(groups.tolist(), drawn.tolist(), strict=True)])
+def _split_rows(groups: np.ndarray, listing_ids: list[str], leaf: np.ndarray, given: list[str | None], seed: int) -> np.ndarray:
+    """Keep the splits that were given, let rows without one go where their group was put, and draw the rest."""
+    told = dict(sorted((group, split) for group, split in zip(groups.tolist(), given, strict=True) if split))
+    found = np.array([split or told.get(group, "") for group, split in zip(groups.tolist(), given, strict=True)], dtype=object)
+    free = np.flatnonzero(found == "")
+    if len(free):
+        found[free] = assign_splits(groups[free], [listing_ids[row] for row in free], leaf[free], seed)
+    return found.astype(str)
 
 
 def _write_leaks(path: Path, listing_ids: list[str], groups: np.ndarray, split: np.ndarray) -> int:

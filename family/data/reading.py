@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from family.data.dataset import Rows
-from family.data.images import Preprocessing, decode_image
+from family.data.images import ImageError, Preprocessing, decode_image
 
 
 def map_ahead(function: Callable, items: Iterable, ahead: int = 64) -> Iterator:
@@ -25,9 +25,15 @@ def map_ahead(function: Callable, items: Iterable, ahead: int = 64) -> Iterator:
 
 def read_batches(rows: Rows, how: Preprocessing, batch_size: int) -> Iterator[np.ndarray]:
     """Yield uint8 [<= batch_size, px, px, 3] of all rows in their order."""
-    images = map_ahead(lambda row: decode_image(rows.read(row), how), range(len(rows)), ahead=2 * batch_size)
+
+    def read(row: int) -> np.ndarray:
+        try:
+            return decode_image(rows.read(row), how)
+        except ImageError as error:
+            raise ImageError(f"{rows.images[row]}: {error}") from error
+
     batch = []
-    for image in images:
+    for image in map_ahead(read, range(len(rows)), ahead=2 * batch_size):
         batch.append(image)
         if len(batch) == batch_size:
             yield np.stack(batch)

@@ -7,10 +7,11 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from family.data.ontology import Ontology, from_leaves, read_ontology
+from family.data.ontology import Ontology, clean_path, from_leaves, read_ontology
 from family.errors import UserError
 
 WANTED = ("listing_id", "image", "category")
+TABLES = ("listings.csv", "listings.parquet")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
@@ -25,28 +26,42 @@ def read_source(folder: Path) -> tuple[pa.Table, Ontology]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; wanted one with listings.csv, listings.parquet or folders of images")
-    tables = [folder / name for name in ("listings.csv", "listings.parquet") if (folder / name).is_file()]
+    tables = [folder / name for name in TABLES if (folder / name).is_file()]
     if len(tables) == 2:
         raise UserError(f"{folder} holds both listings.csv and listings.parquet; keep one")
     table = _read_table(tables[0]) if tables else _walk_folders(folder)
     if (folder / "ontology.csv").is_file():
         return table, read_ontology(folder / "ontology.csv")
-    paths = [value for value in table["category"].unique().to_pylist() if value]
+    paths = sorted({path for value in table["category"].unique().to_pylist() if (path := _path_of(value))})
     return table, from_leaves([(path, path) for path in paths])
+
+
+def _path_of(category: str | None) -> str:
+    """Return a category as a clean path; "" where it is none, which its rows are reported for."""
+    try:
+        return clean_path(category or "")
+    except UserError:
+        return ""
 
 
 def _read_table(path: Path) -> pa.Table:
     try:
         table = _read_csv(path) if path.suffix == ".csv" else pa.parquet.read_table(path)
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: {error}") from error
+    double = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if double:
+        raise UserError(f"{path}: the column {', '.join(double)} stands there twice; keep one")
     missing = [name for name in WANTED if name not in table.column_names]
     if missing:
         raise UserError(f"{path}: no column {', '.join(missing)}; wanted: {', '.join(WANTED)}; found: {', '.join(table.column_names)}")
     if table.num_rows == 0:
         raise UserError(f"{path} has no rows")
     for name in (*WANTED, *(["split"] if "split" in table.column_names else [])):
-        column = table[name].cast(pa.string())
+        try:
+            column = table[name].cast(pa.string())
+        except pa.ArrowException as error:
+            raise UserError(f"{path}: the column {name} is {table[name].type} and not text: {error}") from error
         table = table.set_column(table.column_names.index(name), name, column)
     return table
 
@@ -62,6 +77,8 @@ def _read_csv(path: Path) -> pa.Table:
 def _walk_folders(folder: Path) -> pa.Table:
     images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     names = [path.relative_to(folder) for path in images if path.parent != folder]
+    # Hidden files are leftovers of file managers, such as ._photo.jpg, and never photos.
+    names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
     if not names:
         raise UserError(f"{folder} holds no listings.csv, no listings.parquet and no folders of images ({', '.join(sorted(SUFFIXES))})")
     return pa.table(

@@ -11,28 +11,31 @@ FRACTIONS = {"val": 0.1, "test": 0.2}
 def assign_splits(groups: np.ndarray, names: list[str], categories: np.ndarray, seed: int) -> np.ndarray:
     """Give every group of rows a split so that each category trains.
 
-    Within a category, groups are ordered by a hash of their name, so that new listings move few old ones. The first
-    group trains, the second is tested, the third validates; from then on the fractions hold.
+    Within a category, groups are ordered by a hash of their name, so that new listings move few old ones. A category of
+    one group trains; of two, one is tested; of three, one validates; from then on the fractions hold.
 
     Args:
         groups: int64 [n], a row number for each row's group.
-        names: the listing of each row; a group is named by its smallest.
-        categories: [n]; a group counts for the category of its first row.
+        names: the listing of each row; a group is named by its smallest, and counts for that listing's category.
+        categories: [n].
 
     Returns:
         str [n] of SPLITS.
     """
-    name_of: dict[int, str] = {}
-    for group, name in zip(groups.tolist(), names, strict=True):
-        name_of[group] = min(name_of.get(group, name), name)
-    members: dict[object, list[tuple[str, int]]] = {}
-    for group, name in name_of.items():
-        draw = hashlib.sha256(f"{seed}\0{name}".encode()).hexdigest()
-        members.setdefault(categories[group], []).append((draw, group))
-    split_of = {}
-    for drawn in members.values():
-        ordered = [group for _, group in sorted(drawn)]
-        split_of.update(zip(ordered, _splits_of(len(ordered)), strict=True))
+    head: dict[int, tuple] = {}
+    groups_of: dict[object, set[int]] = {}
+    for group, name, category in zip(groups.tolist(), names, categories.tolist(), strict=True):
+        head[group] = min(head.get(group, (name, category)), (name, category))
+        groups_of.setdefault(category, set()).add(group)
+    draw = {group: hashlib.sha256(f"{seed}\0{name}".encode()).hexdigest() for group, (name, _) in head.items()}
+    split_of: dict[int, str] = {}
+    for category, members in groups_of.items():
+        own = sorted((group for group in members if head[group][1] == category), key=draw.get)
+        split_of.update(zip(own, _splits_of(len(own)), strict=True))
+    for _, members in sorted(groups_of.items()):
+        # Look-alikes may tie the whole of a category to another one, whose draw did not ask whether this one trains.
+        if all(split_of[group] != "train" for group in members):
+            split_of[min(members, key=draw.get)] = "train"
     return np.array([split_of[group] for group in groups.tolist()])
 
 

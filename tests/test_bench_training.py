@@ -1,0 +1,98 @@
+"""`bench train` and `bench scaling`: that they run, what they print, and how turns become figures. No figure is judged."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.drawn import dataset_or_made_up, enough_rows
+from benchmarks.scaling import ALONE, RANKS, summarize_turn
+from benchmarks.scaling import summarize as summarize_scaling
+from benchmarks.training import same_setting
+from benchmarks.training import summarize as summarize_training
+from family.cli import main
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    with dataset_or_made_up(None) as made_up:
+        folder = tmp_path_factory.mktemp("bench") / "dataset"
+        shutil.move(made_up.folder, folder)
+    return folder
+
+
+def process(s, n_steps):
+    return {"s": s, "step_ends_s": [s] * n_steps, "waited_s": 0.1 * s, "user_s": 3 * s, "system_s": s, "page_faults": 1}
+
+
+def test_ranks_are_as_fast_as_the_slowest_and_trainers_alone_add_up():
+    processes = [process(4.0, 2), process(8.0, 2)]
+    assert summarize_turn(processes, 32, RANKS)["images_per_s"] == pytest.approx(128 / 8)
+    alone = summarize_turn(processes, 32, ALONE)
+    assert alone["images_per_s"] == pytest.approx(64 / 4 + 64 / 8)
+    assert alone["waited_for_input"] == pytest.approx(0.1)
+
+
+def test_efficiency_is_the_median_of_the_rounds_ratios():
+    alone = summarize_turn([process(4.0, 4)] * 2, 8, ALONE)
+    rounds = [{RANKS: summarize_turn([process(s, 4)] * 2, 8, RANKS), ALONE: alone} for s in (5.0, 4.0, 8.0)]
+    row = summarize_scaling(2, rounds)
+    assert row["efficiency"] == pytest.approx(0.8) and row["spread"] == pytest.approx({"efficiency_min": 0.5, "efficiency_max": 1.0})
+    assert row["system_share"] == pytest.approx({RANKS: 0.25, ALONE: 0.25})
+    one = summarize_scaling(1, [{ALONE: turn[ALONE]} for turn in rounds])
+    assert one["efficiency"] == 1.0 and one["efficiency_by_definition"]
+
+
+def test_training_ratio_is_the_median_of_the_rounds_ratios():
+    rounds = [{"images_per_s": ours, "keras_fit_images_per_s": theirs} for ours, theirs in ((10, 10), (30, 20), (9, 10))]
+    found = summarize_training(rounds)
+    assert (found["images_per_s"], found["keras_fit_images_per_s"], found["ratio"]) == (10, 10, 1.0)
+    assert found["spread"] == {"ratio_min": 0.9, "ratio_max": 1.5}
+
+
+def test_a_measurement_replaces_one_of_the_same_setting_and_machine():
+    row = {"kind": "training", "variant": "b0", "resolution_px": 64, "batch_size": 8, "machine": {"name": "m"}}
+    assert same_setting(row, dict(row))
+    assert not same_setting(row, {**row, "variant": "v2-b0"})
+    assert not same_setting(row, {**row, "machine": {"name": "other"}})
+
+
+def test_few_rows_are_repeated(dataset):
+    from family.data.dataset import open_dataset
+
+    rows = open_dataset(dataset).rows("train").take(range(3))
+    assert len(enough_rows(rows, 8)) == 8 and len(enough_rows(rows, 2)) == 3
+
+
+@pytest.mark.parametrize("words", ["train --steps 0", "train --variant b99", "scaling --ranks 1,x", "scaling --rounds 0"])
+def test_bad_arguments_end_with_2(words, capsys):
+    assert main(["bench", *words.split()]) == 2
+    assert "family bench" in capsys.readouterr().err
+
+
+def bench(*words):
+    """Run a benchmark in a process of its own, since it sets TensorFlow's threads, and return what it prints."""
+    command = [sys.executable, "-m", "family.cli", "bench", *words, "--variant", "lite0", "--resolution", "32", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_bench_train_prints_the_contract(dataset, tmp_path):
+    pytest.importorskip("tf_keras")
+    turns = ["--batch-size", "4", "--steps", "1", "--rounds", "1", "--head-epochs", "1", "--head-limit", "0"]
+    found = bench("train", *turns, "--dataset", str(dataset), "--out", str(tmp_path / "r.jsonl"))
+    assert all(found[key] > 0 for key in ("images_per_s", "keras_fit_images_per_s", "ratio"))
+    assert all(found["head_phase"][key] > 0 for key in ("s", "keras_fit_s", "ratio"))
+    assert found["head_phase"]["keras_fit_estimated"]
+    assert json.loads((tmp_path / "r.jsonl").read_text())["kind"] == "training"
+
+
+def test_bench_scaling_prints_the_contract(dataset, tmp_path):
+    pytest.importorskip("horovod")
+    turns = ["--ranks", "2", "--batch-per-rank", "2", "--steps", "2", "--rounds", "2"]
+    (row,) = bench("scaling", *turns, "--dataset", str(dataset), "--out", str(tmp_path / "r.jsonl"))["rows"]
+    assert row["ranks"] == 2 and row["images_per_s"] > 0 and row["efficiency"] > 0
+    assert len(row["rounds"]) == 2

@@ -1,0 +1,142 @@
+"""The command line: what it loads, what it answers, and its exit codes."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from family import cli
+from family.cli import COMMANDS, main
+from family.errors import Failure, NothingFits, UserError, unknown_name
+
+HEAVY = ("tensorflow", "tf_keras", "keras", "horovod", "onnx", "tf2onnx")
+HELPS = """
+import contextlib, io, json, sys
+from family.cli import COMMANDS, main
+found = {}
+for name in sys.argv[1:]:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        code = main([*name.split(), "--help"])
+    found[name] = [code, out.getvalue(), sorted({m.split(".")[0] for m in sys.modules} & set(%r))]
+print(json.dumps(found))
+"""
+
+
+def built() -> list[str]:
+    return [name for name, (module, _) in COMMANDS.items() if importlib.util.find_spec(module)]
+
+
+def test_the_table_names_modules_that_exist():
+    assert sorted(set(COMMANDS) - set(built())) == []
+
+
+def test_help_loads_nothing_heavy(run_python):
+    code = "import sys; from family.cli import main; code = main(['--help']); print(code, sorted(m.split('.')[0] for m in sys.modules))"
+    done = run_python("-c", code)
+    loaded = done.stdout.splitlines()[-1]
+    assert loaded.startswith("0 ") and not re.search("'(numpy|PIL|pyarrow|tqdm|onnxruntime|tensorflow|horovod)'", loaded)
+    assert all(f"  {name} " in done.stdout for name in COMMANDS)
+
+
+def test_every_command_explains_itself_without_tensorflow(run_python):
+    done = run_python("-c", HELPS % (HEAVY,), *built())
+    assert done.returncode == 0, done.stderr
+    for name, (code, text, heavy) in json.loads(done.stdout).items():
+        assert code == 0 and heavy == [], name
+        assert text.startswith(f"usage: family {name} ") and COMMANDS[name][1][:30] in text.replace("\n", " "), name
+        assert "--debug" in text
+
+
+def test_no_words_and_help_are_the_same(capsys):
+    assert main([]) == 0
+    first = capsys.readouterr()
+    assert main(["--help"]) == 0 and capsys.readouterr() == first and first.err == ""
+    assert "0 done, 1 failed, 2 bad arguments or input, 3 nothing fits" in first.out
+
+
+def test_a_group_of_commands_explains_itself(capsys):
+    for words in (["data", "--help"], ["data", "-h"]):
+        assert main(words) == 0
+        captured = capsys.readouterr()
+        assert "family data import" in captured.out and captured.err == ""
+    assert main(["data"]) == 2
+    assert "family data import" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["trian"], "no command 'trian'. Did you mean 'train'? Allowed: "),
+        (["data", "imprt"], "no command 'data imprt'. Did you mean 'data import'?"),
+        (["zzz"], "no command 'zzz'. Allowed: bench, data,"),
+        (["pick", "r.jsonl", "--budgt-ms", "3"], "unrecognized arguments: --budgt-ms 3 Did you mean '--budget-ms'?"),
+        (["pick", "r.jsonl", "--budget", "3"], "Did you mean '--budget-ms'?"),
+        (["pick"], "RESULTS.jsonl"),
+        (["pick", "r.jsonl", "--budget-ms", "soon"], "invalid float value: 'soon'"),
+        (["pick", "r.jsonl", "--percentile", "98"], "choose from"),
+        (["pick", "none.jsonl"], "none.jsonl: No such file"),
+        (["pick", "none.jsonl", "--budget-ms", "0"], "above 0; got 0"),
+        (["pick", "none.jsonl", "--min-accuracy", "72"], "from 0 to 1; got 72"),
+    ],
+)
+def test_what_is_misspelt_or_wrong_is_exit_2_in_a_few_lines(words, told, capsys):
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert told in captured.err and captured.out == ""
+    assert captured.err.count("\n") <= 2 and "Traceback" not in captured.err
+
+
+class Broken:
+    """A command that fails as told."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def arguments(self, parser):
+        parser.add_argument("--x")
+
+    def run(self, args):
+        if self.error:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (None, 0, ""),
+        (UserError("bad word"), 2, "family list: bad word\n"),
+        (Failure("broke"), 1, "family list: broke\n"),
+        (NothingFits("too slow"), 3, "family list: too slow\n"),
+        (OSError(28, "No space left on device"), 1, "family list: OSError: [Errno 28] No space left on device (--debug shows where)\n"),
+        (KeyboardInterrupt(), 130, "family list: interrupted\n"),
+    ],
+)
+def test_exit_codes(error, code, told, capsys, monkeypatch):
+    monkeypatch.setattr(cli.importlib, "import_module", lambda _: Broken(error))
+    assert main(["list"]) == code
+    assert capsys.readouterr().err == told
+    if isinstance(error, Exception):
+        with pytest.raises(type(error)):
+            main(["list", "--debug"])
+
+
+def test_debug_shows_where(run_python):
+    words = ["-m", "family.cli", "pick", "none.jsonl"]
+    quiet, loud = run_python(*words), run_python(*words, "--debug")
+    assert quiet.returncode == 2 and "Traceback" not in quiet.stderr
+    assert "Traceback" in loud.stderr and "UserError" in loud.stderr
+
+
+def test_a_reader_that_leaves_early_costs_no_traceback(tmp_path):
+    script = f"{sys.executable} -m family.cli pick {tmp_path}/none.jsonl --help | true"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+
+
+def test_unknown_names_get_the_nearest_one():
+    assert str(unknown_name("split", "tran", ["train", "val"])) == "unknown split 'tran'. Did you mean 'train'? Allowed: train, val"
+    assert str(unknown_name("n", "qq", [f"a{k:02}" for k in range(25)])).endswith("a19 and 5 more")

@@ -1,0 +1,238 @@
+"""`family pick`: never over the budget, never beaten, and honest when nothing fits."""
+
+import hashlib
+import json
+import shutil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.measurements import append_rows, read_rows
+from benchmarks.pick import pick
+from export.bundle import sha256_of
+from family.cli import main
+from family.data.ontology import from_leaves
+from family.errors import NothingFits, UserError
+from family.outputs import read_json
+
+MACHINE = {"name": "desk", "cpu": "A CPU", "cores": 2, "features": ["avx2"], "gpu": None, "versions": {"onnxruntime": "1.26.0"}}
+
+
+def digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def measured(name: str, ms: float, top1: float | None, scope="general", machine="desk", **latency) -> list[dict]:
+    """Return a member's latency row and, with an accuracy, its accuracy row; the bound of p99 is 2 x ms."""
+    common = {
+        "schema": 1, "at": "2026-01-01T00:00:00Z", "member": name, "variant": "b0", "resolution_px": 64, "scope": scope, "label": None,
+        "scheme": "fp32", "model_sha256": digest(name), "trained": latency.pop("trained", True),
+    }  # fmt: skip
+    times = {"p50": ms, "p90": 1.2 * ms, "p95": 1.3 * ms, "p99": 1.5 * ms, "upper": 2 * ms, "mean": ms}
+    row = {
+        **common, "kind": "latency", "bundle": f"bundles/{name}", "machine": {**MACHINE, "name": machine}, "provider": "cpu",
+        "threads": 1, "batch": 1, "latency_ms": times, "valid": True, **latency,
+    }  # fmt: skip
+    if top1 is None:
+        return [row]
+    metrics = {"top1": {"micro": top1, "macro": 1 - top1}, "levels": {"2": {"micro": top1, "macro": 0.5}}}
+    return [row, {**common, "kind": "accuracy", "dataset": {"name": "d", "digest": "x", "split": "test"}, "n": 100, "metrics": metrics}]
+
+
+MEMBERS = st.lists(st.tuples(st.integers(1, 30), st.integers(0, 20)), min_size=1, max_size=8)
+
+
+def rows_of(members) -> list[dict]:
+    return [row for k, (ms, right) in enumerate(members) for row in measured(f"m{k}", ms, right / 20)]
+
+
+@given(MEMBERS, st.integers(1, 70), st.one_of(st.none(), st.integers(0, 20)), st.sampled_from(["50", "90", "99"]))
+def test_never_over_the_budget_and_never_beaten(members, budget, least, percentile):
+    cost = {"50": lambda ms: ms, "90": lambda ms: 1.2 * ms, "99": lambda ms: 2 * ms}[percentile]
+    fitting = [(ms, right) for ms, right in members if cost(ms) <= budget and (least is None or right >= least)]
+    asked = {"budget_ms": budget, "min_accuracy": None if least is None else least / 20, "percentile": percentile}
+    if not fitting:
+        with pytest.raises(NothingFits, match="nothing fits"):
+            pick(rows_of(members), **asked)
+        return
+    found = pick(rows_of(members), **asked)
+    best = max(right for _, right in fitting)
+    assert found["accuracy"] == best / 20 and found["cost_ms"] <= budget
+    assert found["latency_ms"]["p50"] == min(ms for ms, right in fitting if right == best), "the fastest of the most accurate"
+    assert found["latency_ms"].keys() == {"p50", "p99", "upper"}
+
+
+@given(MEMBERS, st.integers(0, 20))
+def test_with_an_accuracy_alone_the_fastest_that_reaches_it(members, least):
+    reaching = [(ms, right) for ms, right in members if right >= least]
+    if not reaching:
+        with pytest.raises(NothingFits):
+            pick(rows_of(members), min_accuracy=least / 20)
+        return
+    found = pick(rows_of(members), min_accuracy=least / 20)
+    fastest = min(ms for ms, _ in reaching)
+    assert found["latency_ms"]["p50"] == fastest and found["accuracy"] == max(right for ms, right in reaching if ms == fastest) / 20
+
+
+@given(MEMBERS)
+def test_with_neither_the_front(members):
+    front = [(row["latency_ms"]["p50"], row["accuracy"]) for row in pick(rows_of(members))["front"]]
+    points = {(ms, right / 20) for ms, right in members}
+    beaten = {p for p in points for q in points if q != p and q[0] <= p[0] and q[1] >= p[1]}
+    assert set(front) == points - beaten and front == sorted(set(front))
+
+
+@given(MEMBERS, st.randoms())
+def test_the_order_of_rows_does_not_matter(members, random):
+    rows = rows_of(dict.fromkeys(members))
+    assert pick(random.sample(rows, len(rows)), budget_ms=100) == pick(rows, budget_ms=100)
+
+
+def test_the_nearest_misses_are_told():
+    rows = rows_of([(10, 18), (20, 19), (30, 20), (40, 20)])
+    told = r"p99 within 5 ms. Nearest: m0 \(20.00 ms, 90.0%\); m1 .*; m2 .*A budget of 20.00 ms would do"
+    with pytest.raises(NothingFits, match=told) as error:
+        pick(rows, budget_ms=5)
+    assert "m3" not in str(error.value)
+    with pytest.raises(NothingFits, match=r"p99 within 30 ms and an accuracy of at least 95.0%.*A budget of 40.00 ms would do"):
+        pick(rows, budget_ms=30, min_accuracy=0.95)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        measured("bad", 1, 1.0, valid=False, invalid_because="its answers are others"),
+        measured("bad", 1, 1.0, trained=False),
+        measured("bad", 1, None),
+        measured("bad", 1, 1.0)[1:],
+        measured("bad", 1, 1.0, latency_ms={"p50": 1, "p90": 1, "p95": 1, "p99": 1, "upper": None}),
+    ],
+)
+def test_what_is_invalid_untrained_or_half_measured_is_never_picked(row):
+    good = measured("good", 50, 0.1)
+    for asked in ({"budget_ms": 200}, {"min_accuracy": 0.0}):
+        assert pick([*row, *good], **asked)["member"] == "good"
+    assert [found["member"] for found in pick([*good, *row])["front"]] == ["good"]
+    with pytest.raises(NothingFits, match="has a valid latency and an accuracy|nothing fits"):
+        pick(row, budget_ms=200)
+
+
+def test_scope_machine_and_metric_are_told():
+    rows = measured("a", 1, 0.9) + measured("v", 1, 0.5, scope="animals") + measured("a", 9, None, machine="node")
+    with pytest.raises(UserError, match="no member of the scope 'animal'; they hold animals, general"):
+        pick(rows, scope="animal")
+    with pytest.raises(UserError, match="several machines; choose with --machine: desk, node"):
+        pick(rows, budget_ms=100)
+    with pytest.raises(UserError, match="no measurement of the machine 'nod'; there are desk, node"):
+        pick(rows, budget_ms=100, machine="nod")
+    assert pick(rows, budget_ms=100, machine="node")["latency_ms"]["p50"] == 9
+    assert pick(rows, budget_ms=100, scope="animals")["member"] == "v"
+    with pytest.raises(UserError, match="no member has the metric 'top1.mircro'"):
+        pick(measured("a", 1, 0.9), metric="top1.mircro")
+    assert pick(rows_of([(1, 5), (1, 15)]), budget_ms=9, metric="top1.macro")["accuracy"] == 0.75
+    assert pick(measured("a", 1, 0.9), budget_ms=9, metric="levels.2.macro")["accuracy"] == 0.5
+
+
+def test_accuracies_on_different_rows_are_not_compared():
+    rows = measured("a", 1, 0.6) + measured("b", 1, 0.9)
+    rows[3]["dataset"] = {"name": "d", "digest": "x", "split": "val"}
+    with pytest.raises(UserError, match="different rows"):
+        pick(rows, budget_ms=100)
+
+
+def test_a_percentile_that_was_not_measured_is_told():
+    rows = measured("a", 1, 0.6, latency_ms={"p50": 1, "p99": 2, "upper": 3})
+    assert pick(rows, budget_ms=10)["member"] == "a"
+    with pytest.raises(UserError, match="p90"):
+        pick(rows, budget_ms=10, percentile="90")
+
+
+@pytest.fixture
+def results(tmp_path, write_bundle):
+    """Two bundles and their results: `fast` in half the time, `right` with the better accuracy."""
+    tree = from_leaves([("1", "A/B"), ("2", "A/C"), ("3", "D")])
+    rows = []
+    for name, ms, top1 in (("fast", 1, 0.5), ("right", 2, 0.9)):
+        folder = write_bundle(tmp_path / "bundles" / name, tree, schemes=("fp32", "int8"))
+        measured_file = sha256_of(folder / "model.int8.onnx") if name == "right" else digest("fast, as it was before")
+        own = {"scheme": "int8", "model_sha256": measured_file}
+        rows += [{**row, **own} for row in measured(name, ms, top1, threads=1)]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def test_json_is_the_contracts_object(results, capsys):
+    assert main(["pick", str(results / "results.jsonl"), "--budget-ms", "10", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {key: found[key] for key in ("member", "scheme", "latency_ms", "accuracy")} == {
+        "member": "right", "scheme": "int8", "latency_ms": {"p50": 2, "p99": 3, "upper": 4}, "accuracy": 0.9,
+    }  # fmt: skip
+    assert found["bundle"] == "bundles/right"
+    assert main(["pick", str(results / "results.jsonl"), "--budget-ms", "1", "--json"]) == 3
+    captured = capsys.readouterr()
+    assert captured.out == "" and "Nearest: fast" in captured.err
+
+
+def test_what_is_copied_serves_as_it_was_measured(results, capsys, photo):
+    words = ["pick", str(results / "results.jsonl"), "--budget-ms", "10", "--copy-to", str(results / "best")]
+    assert main(words) == 0
+    assert f"next: family predict {results / 'best'} IMAGE" in capsys.readouterr().out
+    serve = read_json(results / "best/card.json")["serve"]
+    assert (serve["scheme"], serve["threads"], serve["provider"], serve["machine"]) == ("int8", 1, "cpu", "desk")
+    from export.opening import open_model
+
+    opened = open_model(results / "best")
+    assert opened.about == {"scheme": "int8", "provider": "cpu", "threads": 1, "model_sha256": serve["model_sha256"]}
+    assert "serve" not in read_json(results / "bundles/right/card.json")
+    before = (results / "best/card.json").stat()
+    assert main(words) == 0 and (results / "best/card.json").stat() == before
+    other = [*words[:2], "--budget-ms", "2.5", *words[4:]]
+    capsys.readouterr()
+    assert main(other) == 2 and "member was 'right', now 'fast'" in capsys.readouterr().err
+
+
+def test_a_bundle_that_was_exported_anew_is_not_copied(results, capsys):
+    words = ["pick", str(results / "results.jsonl"), "--budget-ms", "2.5", "--copy-to", str(results / "best")]
+    assert main(words) == 2
+    assert "exported anew after it was measured; run `family bench` again" in capsys.readouterr().err
+    (results / "bundles/right/model.int8.onnx").write_bytes(b"other")
+    assert main([*words[:2], "--budget-ms", "10", *words[4:]]) == 2
+    shutil.rmtree(results / "bundles/right")
+    assert main([*words[:2], "--budget-ms", "10", *words[4:]]) == 2
+    assert "is not here" in capsys.readouterr().err and not (results / "best").exists()
+
+
+def test_a_front_is_not_copied(results, capsys):
+    assert main(["pick", str(results / "results.jsonl"), "--copy-to", str(results / "best")]) == 2
+    assert "--budget-ms or --min-accuracy" in capsys.readouterr().err
+
+
+def test_rows_are_added_whole_and_replace_their_elders(tmp_path):
+    path = tmp_path / "deep/r.jsonl"
+    same = lambda old, new: old["member"] == new["member"]  # noqa: E731
+    append_rows(path, measured("a", 1, None), same)
+    append_rows(path, measured("b", 1, None) + measured("c", 1, None), same)
+    append_rows(path, measured("a", 5, None), same)
+    assert [(row["member"], row["latency_ms"]["p50"]) for row in read_rows([path])] == [("b", 1), ("c", 1), ("a", 5)]
+    path.write_text(path.read_text() + "{half a row")
+    with pytest.raises(UserError, match="r.jsonl, line 4: not a JSON object"):
+        append_rows(path, measured("d", 1, None), same)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("[]", "not a measurement"),
+        ('{"schema": 2, "kind": "latency"}', "schema 2; this version reads up to 1"),
+        ('{"schema": 1, "kind": "latency", "member": NaN}', "NaN is no number"),
+        ('{"schema": 1, "kind": "latency"}', "'member' is None"),
+        ('{"schema": 1}', '"kind" is missing'),
+        ("[" * 100_000, "not a JSON object"),
+    ],
+)
+def test_a_line_that_is_no_measurement_is_told(tmp_path, line, told):
+    (tmp_path / "r.jsonl").write_text(json.dumps(measured("a", 1, None)[0]) + "\n\n" + line)
+    with pytest.raises(UserError) as error:
+        read_rows([tmp_path / "r.jsonl"])
+    assert told in str(error.value) and "line 3" in str(error.value)

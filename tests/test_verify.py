@@ -1,0 +1,104 @@
+"""Proofs of an export: parity that a NaN can't pass, a gate that says how sure it is, and images that no photo is."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from export.verify import MAX_DP, gate, hostile_images, parity, parity_holds
+
+
+def one_hot(classes, n=4) -> np.ndarray:
+    return np.eye(n, dtype=np.float32)[classes]
+
+
+def judged(n_lost: int, n_won: int, n: int, max_drop: float) -> dict:
+    """Gate a scheme that loses and wins so many rows of n."""
+    labels = np.zeros(n, int)
+    reference, scheme = np.zeros(n, int), np.zeros(n, int)
+    scheme[:n_lost] = 1
+    reference[n_lost : n_lost + n_won] = 1
+    return gate(one_hot(reference), one_hot(scheme), labels, max_drop)
+
+
+def test_equal_answers_hold():
+    p = np.random.default_rng(0).dirichlet(np.ones(5), 20).astype(np.float32)
+    assert parity(p, p) == {"n": 20, "max_dp": 0.0, "agreement": 1.0} and parity_holds(parity(p, p))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_nan_fails(value):
+    p = one_hot([0, 1, 2])
+    broken = p.copy()
+    broken[1, 3] = value
+    assert not parity_holds(parity(p, broken))
+    assert not parity_holds(parity(broken, p))
+    assert not parity_holds(parity(p, np.full_like(p, value)))
+
+
+def test_parity_is_of_the_worst_row_and_of_every_best_class():
+    p = np.full((50, 2), 0.5, np.float32) + np.float32([[1e-3, -1e-3]])
+    near = p.copy()
+    near[7] += np.float32([MAX_DP / 2, -MAX_DP / 2])
+    assert parity_holds(parity(p, near))
+    near[7, 0] += 3 * MAX_DP
+    assert not parity_holds(parity(p, near))
+    tie, flipped = np.float32([[0.5, 0.499999]]), np.float32([[0.499999, 0.5]])
+    assert parity(tie, flipped)["agreement"] == 0 and not parity_holds(parity(tie, flipped))
+
+
+@pytest.mark.parametrize(
+    ("n_lost", "n_won", "n", "max_drop", "verdict"),
+    [
+        (0, 0, 100, 0.5, "pass"),
+        (0, 0, 100, 0.0, "pass"),
+        (0, 50, 100, 0.5, "pass"),
+        (20, 20, 1000, 0.5, "pass"),
+        (5, 0, 1000, 0.5, "pass"),
+        (100, 0, 1000, 0.5, "fail"),
+        (100, 100, 100, 100, "pass"),
+        (1, 0, 100, 0.5, "undecided"),
+        (12, 4, 1000, 0.5, "undecided"),
+        (1000, 0, 1000, 0.5, "fail"),
+    ],
+)
+def test_verdicts(n_lost, n_won, n, max_drop, verdict):
+    assert judged(n_lost, min(n_won, n - n_lost), n, max_drop)["verdict"] == verdict
+
+
+@given(st.integers(1, 300), st.data())
+def test_the_gate_counts_what_is_lost(n, data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    labels, reference, scheme = rng.integers(0, 4, (3, n))
+    allowed = data.draw(st.floats(0, 30))
+    found = gate(one_hot(reference), one_hot(scheme), labels, allowed)
+    drop = 100 * (np.mean(reference == labels) - np.mean(scheme == labels))
+    assert found["drop_points"] == pytest.approx(drop) and found["agreement"] == pytest.approx(np.mean(reference == scheme))
+    low, high = found["interval"]
+    assert low <= found["drop_points"] <= high and found["n"] == n
+    assert found["verdict"] == ("fail" if low > allowed else "pass" if found["drop_points"] <= allowed else "undecided")
+    assert ("needs_rows" in found) == (found["verdict"] == "undecided")
+
+
+def test_as_many_rows_as_it_asks_for_decide():
+    found = judged(12, 4, 1000, 0.5)
+    times = -(-found["needs_rows"] // 1000)
+    assert times > 1 and judged(12 * times, 4 * times, 1000 * times, 0.5)["verdict"] == "fail"
+
+
+def test_the_interval_covers_the_true_drop():
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(600):
+        low, high = judged(int(rng.binomial(2000, 0.05)), int(rng.binomial(100, 0.5)), 2000, 0.5)["interval"]
+        covered.append(low <= 100 * (0.05 - 0.025) <= high)
+    assert 0.92 < np.mean(covered) <= 1
+
+
+def test_hostile_images_are_of_the_models_shape_and_all_differ():
+    for px in (32, 33, 224):
+        images = hostile_images(px)
+        assert images.shape[1:] == (px, px, 3) and images.dtype == np.uint8 and len(images) >= 10
+        assert len({image.tobytes() for image in images}) == len(images)
+        assert (images.min(), images.max()) == (0, 255)
+        assert np.array_equal(images, hostile_images(px))
