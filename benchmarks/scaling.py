@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,17 +144,46 @@ def measure(args: argparse.Namespace, dataset: Path, n: int) -> list[dict]:
 
     One rank is a world of one, without Horovod: the same program as a trainer on its own, so only that side runs.
     """
+    names = [RANKS, ALONE] if n > 1 else [ALONE]
     rounds = []
-    with tempfile.TemporaryDirectory(prefix="family-bench-") as temporary, ExitStack() as stack:
-        names = [RANKS, ALONE] if n > 1 else [ALONE]
-        sides = {name: stack.enter_context(standing(args, dataset, n, name, Path(temporary) / name)) for name in names}
+    with taking_turns(args, dataset, n, names) as take_turn:
         for turn in range(args.rounds):
             found = {}
             for name in names if turn % 2 == 0 else names[::-1]:
-                found[name] = summarize_turn(sides[name].take_turn(turn), args.batch_per_rank, name)
+                found[name] = summarize_turn(take_turn(name, turn), args.batch_per_rank, name)
                 _say(f"round {turn + 1} of {args.rounds}, {n} {_what(name, n)}: {found[name]['images_per_s']:.2f} images/s")
             rounds.append(found)
     return rounds
+
+
+@contextmanager
+def taking_turns(args: argparse.Namespace, dataset: Path, n: int, names: list[str]) -> Iterator[Callable[[str, int], list[dict]]]:
+    """Give a function that runs a turn of a side. One set of processes serves all turns of its side, where memory holds both."""
+    with tempfile.TemporaryDirectory(prefix="family-bench-") as temporary, ExitStack() as stack:
+        folder = Path(temporary)
+        sides = {names[0]: stack.enter_context(standing(args, dataset, n, names[0], folder / names[0]))}
+        if len(names) == 1 or _has_room_beside(sides[names[0]]):
+            sides |= {name: stack.enter_context(standing(args, dataset, n, name, folder / name)) for name in names[1:]}
+            yield lambda name, turn: sides[name].take_turn(turn)
+            return
+        stack.close()
+        _say("memory does not hold both sides at once: each turn starts its processes anew")
+
+        def take_turn(name: str, turn: int) -> list[dict]:
+            with standing(args, dataset, n, name, folder / f"{name}-{turn}") as side:
+                return side.take_turn(0)
+
+        yield take_turn
+
+
+def _has_room_beside(side: Side) -> bool:
+    """Say whether as much memory is available as a side holds; it grows a little after its first steps."""
+    held_kb = sum(_read_kb(Path(f"/proc/{process.pid}/status"), "VmHWM") for process in side.processes)
+    return _read_kb(Path("/proc/meminfo"), "MemAvailable") > 1.3 * held_kb
+
+
+def _read_kb(path: Path, key: str) -> int:
+    return next(int(line.split()[1]) for line in path.read_text().splitlines() if line.startswith(f"{key}:"))
 
 
 def summarize_turn(processes: list[dict], batch_per_rank: int, name: str) -> dict:

@@ -20,6 +20,8 @@ def test_nothing_and_an_empty_folder_are_not_done(tmp_path):
     assert not is_done(tmp_path / "empty", {})
     with whole_folder(tmp_path / "empty", {"a": 1}) as folder:
         (folder / "x").touch()
+        number = folder.stat().st_ino
+    assert (tmp_path / "empty").stat().st_ino == number, "renamed at once, not copied bit by bit"
     assert is_done(tmp_path / "empty", {"a": 1})
 
 

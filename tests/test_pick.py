@@ -89,6 +89,14 @@ def test_the_order_of_rows_does_not_matter(members, random):
     assert pick(random.sample(rows, len(rows)), budget_ms=100) == pick(rows, budget_ms=100)
 
 
+def test_equally_accurate_members_are_told_apart_by_the_percentile_that_was_asked_for():
+    steady = measured("steady", 2, 0.9, latency_ms={"p50": 2, "p99": 3, "upper": 4})
+    spiky = measured("spiky", 1, 0.9, latency_ms={"p50": 1, "p99": 8, "upper": 9})
+    for rows in (steady + spiky, spiky + steady):
+        assert pick(rows, budget_ms=10)["member"] == "steady"
+        assert pick(rows, budget_ms=10, percentile="50")["member"] == "spiky"
+
+
 def test_the_nearest_misses_are_told():
     rows = rows_of([(10, 18), (20, 19), (30, 20), (40, 20)])
     told = r"p99 within 5 ms. Nearest: m0 \(20.00 ms, 90.0%\); m1 .*; m2 .*A budget of 20.00 ms would do"

@@ -36,6 +36,13 @@ def test_a_nan_fails(value):
     assert not parity_holds(parity(p, np.full_like(p, value)))
 
 
+def test_a_nan_where_the_best_class_is_fails():
+    p, broken = one_hot([0, 1, 2]), one_hot([0, 1, 2])
+    broken[1, 1] = np.nan
+    assert parity(p, broken)["agreement"] == 1 and not parity_holds(parity(p, broken))
+    assert not parity_holds(parity(broken, broken))
+
+
 def test_parity_is_of_the_worst_row_and_of_every_best_class():
     p = np.full((50, 2), 0.5, np.float32) + np.float32([[1e-3, -1e-3]])
     near = p.copy()

@@ -1,0 +1,67 @@
+"""Plans: members become command lines in order; what a failure leaves out is said."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from family.errors import UserError
+from family.plan.produce import Member, plan, read_members, tables
+from family.plan.steps import Step, run_steps
+
+
+def test_every_table_that_ships_is_a_plan():
+    for name in tables():
+        members = read_members(name)
+        steps = plan(Path("d"), Path("o"), members)
+        assert len(steps) == 3 * len(members) + 3
+        assert [step.stage for step in steps[-3:]] == ["bench", "report", "show"]
+
+
+def test_a_submodel_starts_from_its_general_run_and_needs_it():
+    members = [Member("b0", weights="none", recipe="scratch"), Member("b0", scope="animals", start_from="b0-general")]
+    first, second, *_ = plan(Path("d"), Path("o"), members)
+    assert first.makes == Path("o/runs/b0-general/card.json") and first.makes in second.needs
+    assert second.words[second.words.index("--weights") + 1] == "o/runs/b0-general"
+
+
+def test_recipe_fields_are_passed_on():
+    (step, *_) = plan(Path("d"), Path("o"), [Member("b0", set={"flip": False, "seed": 3})])
+    assert "flip=false" in step.words and "seed=3" in step.words
+
+
+def test_a_local_file_replaces_downloads_only():
+    members = read_members("demo", weights="file.h5")
+    assert all(member.weights == "file.h5" or member.weights == "none" for member in members)
+    assert members[0].weights == "none"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[[member]]\nvariant = "b0"\ncolour = 1', "colour"),
+        ('[[member]]\nvariant = "b0"\n[[member]]\nvariant = "b0"', "two members"),
+        ('[[member]]\nvariant = "b0"\nstart_from = "later"', "no earlier member"),
+        ("", "no members"),
+        ("[[member", "members.toml"),
+    ],
+)
+def test_a_table_that_makes_no_sense_is_refused(tmp_path, text, said):
+    (tmp_path / "members.toml").write_text(text)
+    with pytest.raises(UserError, match=said):
+        read_members(str(tmp_path / "members.toml"))
+
+
+def test_steps_go_on_past_a_failure_and_skip_what_needed_it(tmp_path, capfd):
+    missing = tmp_path / "missing"
+    steps = [Step(("list", "variants")), Step(("list", "nothing")), Step(("show", "x"), (missing,)), Step(("list", "schemes"))]
+    failed = run_steps(steps)
+    said = capfd.readouterr().out
+    assert len(failed) == 2 and "exit code 2" in failed[0] and "skipped" in failed[1] and str(missing) in failed[1]
+    assert "inception-resnet-v2" in said and "int8" in said
+
+
+def test_a_stage_that_dies_fails_all_of_its_lines_that_were_left(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    failed = run_steps([Step(("list", "variants")), Step(("list", "schemes"))])
+    assert len(failed) == 2

@@ -1,0 +1,40 @@
+"""The README: its tables are what the program writes, and its commands exist."""
+
+import argparse
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from benchmarks.measurements import read_rows
+from benchmarks.readme import BEGIN, END, render, splice
+from family.cli import COMMANDS
+from family.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = sorted((ROOT / "benchmarks" / "results").glob("caltech101-*.jsonl"))
+
+
+def test_the_tables_are_what_the_program_writes():
+    assert splice(TEXT, render(read_rows(RESULTS))) == TEXT, "run python -m benchmarks.readme README.md benchmarks/results/caltech101-*.jsonl"
+
+
+def test_a_document_without_markers_is_refused():
+    with pytest.raises(UserError, match="no section"):
+        splice("text", "section")
+    assert splice(f"a{BEGIN}old{END}b", "new") == f"a{BEGIN}\n\nnew\n{END}b"
+
+
+def test_every_command_of_the_readme_exists_with_its_options():
+    blocks = re.findall(r"```\n(.*?)```", TEXT, flags=re.S)
+    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines() if line.startswith("family ")]
+    assert len(lines) > 8
+    for line in lines:
+        words = shlex.split(line)[1:]
+        name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else words[0]
+        parser = argparse.ArgumentParser(exit_on_error=False)
+        importlib.import_module(COMMANDS[name][0]).arguments(parser)
+        parser.parse_args(words[len(name.split()) :])
