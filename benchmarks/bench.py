@@ -1,11 +1,14 @@
 """`family bench`: latency and throughput of bundles on this machine, and their accuracy where a dataset is given."""
 
 import argparse
+import io
 import json
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from family.errors import UserError
 
@@ -31,10 +34,11 @@ def run(args: argparse.Namespace) -> int:
 
     if args.samples < MIN_SAMPLES:
         raise UserError(f"--samples {args.samples}: p99 needs at least {MIN_SAMPLES}")
+    dataset = _open_dataset(args)
     rows = _time_bundles(args)
     append_rows(args.out, rows, _same_measurement)  # kept even if what follows fails
-    if args.data:
-        rows += _measure_accuracy(args)
+    if dataset:
+        rows += _measure_accuracy(args, dataset)
     if args.json:
         json.dump({"rows": rows}, sys.stdout)
         print()
@@ -42,6 +46,17 @@ def run(args: argparse.Namespace) -> int:
         _print_rows(rows)
         print(f"next: family report {args.out} --out report")
     return 0
+
+
+def _open_dataset(args: argparse.Namespace):
+    """Open --data before anything is timed, so that a mistake is told at once."""
+    from family.data.dataset import open_dataset
+
+    if args.data is None:
+        return None
+    dataset = open_dataset(args.data)
+    dataset.rows(args.split)
+    return dataset
 
 
 def _open_all(args: argparse.Namespace) -> list:
@@ -61,17 +76,18 @@ def _time_bundles(args: argparse.Namespace) -> list[dict]:
     from benchmarks.machine import describe_machine
 
     predictors = _open_all(args)
-    stored = [predictor.bundle.samples() for predictor in predictors]
+    stored = [predictor.bundle.samples(predictor.settings.scheme) for predictor in predictors]
     images = [samples[0] for samples in stored]
     machine = describe_machine(args.machine)
     timed = time_members(predictors, images, args.samples)
     rows = []
     for predictor, (own, answers), samples in zip(predictors, stored, timed, strict=True):
         agreement = _agreement(predictor, own[:64], answers[:64])
-        wrong = predictor.settings.scheme == "fp32" and agreement < STORED_AGREEMENT
+        wrong = agreement < STORED_AGREEMENT
         rows.append({
             **identify(predictor, "latency"),
-            "bundle": str(predictor.bundle.folder),
+            "bundle": os.path.relpath(predictor.bundle.folder, args.out.parent),
+            "image_px": _median_px(own),
             "size_mb": predictor.bundle.schemes[predictor.settings.scheme]["size_mb"],
             "n_parameters": predictor.bundle.card.get("n_parameters"),
             "n_classes": len(predictor.bundle.card["classes"]),
@@ -89,6 +105,11 @@ def _time_bundles(args: argparse.Namespace) -> list[dict]:
             "invalid_because": f"its answers agree with the stored ones in {agreement:.1%}; export it anew" if wrong else None,
         })  # fmt: skip
     return rows
+
+
+def _median_px(images: list[bytes]) -> int:
+    """Return the median of the images' longer sides: decoding costs what it costs because of it."""
+    return int(np.median([max(Image.open(io.BytesIO(data)).size) for data in images]))
 
 
 def identify(predictor, kind: str) -> dict:
@@ -111,19 +132,17 @@ def identify(predictor, kind: str) -> dict:
 
 
 def _agreement(predictor, images: list[bytes], answers: np.ndarray) -> float:
-    """Return the share of stored inputs that get the stored fp32 answer's best class."""
+    """Return the share of stored inputs that get the stored answer's best class."""
     best = [int(predictor.predict_bytes(data).argmax()) for data in images]
     return float(np.mean(np.array(best) == answers.argmax(axis=1)))
 
 
-def _measure_accuracy(args: argparse.Namespace) -> list[dict]:
+def _measure_accuracy(args: argparse.Namespace, dataset) -> list[dict]:
     """Measure each file once on a split; a file's accuracy does not change with the machine or the threads."""
     from benchmarks.measurements import append_rows, read_rows
     from export.evaluate import evaluate
     from export.opening import open_model
-    from family.data.dataset import open_dataset
 
-    dataset = open_dataset(args.data)
     known = {(row["model_sha256"], row["dataset"].get("digest"), row["dataset"].get("split")) for row in read_rows([args.out]) if row["kind"] == "accuracy"}
     rows = []
     for predictor in _open_all(args):
@@ -133,18 +152,18 @@ def _measure_accuracy(args: argparse.Namespace) -> list[dict]:
         model = open_model(predictor.bundle.folder, predictor.settings.scheme, args.provider, 0)
         metrics = evaluate(model, dataset, args.split)
         about = {"name": dataset.about["name"], "digest": dataset.digest, "split": args.split}
-        rows.append({**row, "dataset": about, "n": metrics["n"], "metrics": {**metrics, "n_listings": metrics["listings"]["n"]}})
+        rows.append({**row, "bundle": os.path.relpath(predictor.bundle.folder, args.out.parent), "dataset": about, "n": metrics["n"], "metrics": {**metrics, "n_listings": metrics["listings"]["n"]}})
         append_rows(args.out, rows[-1:], _same_measurement)
     return rows
 
 
 def _same_measurement(old: dict, new: dict) -> bool:
-    """Say whether a new row measures what an old one did."""
+    """Say whether a new row measures what an old one did; a file that was exported anew replaces the old one's row."""
 
     def key(row: dict) -> tuple:
         where = row["machine"] if row["kind"] == "latency" else row["dataset"]
         wanted = ("name", "digest", "split") if row["kind"] == "accuracy" else ("name", "cpu", "cores", "versions")
-        fixed = [row.get(field) for field in ("kind", "model_sha256", "member", "provider", "threads", "batch")]
+        fixed = [row.get(field) for field in ("kind", "bundle", "member", "provider", "threads", "batch")]
         return (*map(str, fixed), *(str(where.get(field)) for field in wanted))
 
     return old["kind"] in ("latency", "accuracy") and key(old) == key(new)

@@ -7,6 +7,8 @@ import platform
 import re
 from pathlib import Path
 
+from family.machine import cpu_flags, cpu_model
+
 # What decides the speed of float and int8 kernels.
 _FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm")
 _PACKAGES = ("onnxruntime-gpu", "onnxruntime", "numpy", "pillow")
@@ -14,7 +16,7 @@ _PACKAGES = ("onnxruntime-gpu", "onnxruntime", "numpy", "pillow")
 
 def describe_machine(name: str | None = None) -> dict:
     """Return name, processor, cores that this process owns, features, memory, system and versions."""
-    cpu, flags = _cpu()
+    cpu, flags = cpu_model(), cpu_flags()
     cores = len(os.sched_getaffinity(0))
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     versions = {"python": platform.python_version()}
@@ -38,16 +40,6 @@ def describe_machine(name: str | None = None) -> dict:
 def now() -> str:
     """Return the time, UTC, as ISO 8601."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _cpu() -> tuple[str, set[str]]:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or platform.machine(), set()
-    name = re.search(r"model name\s*:\s*(.+)", text)
-    flags = re.search(r"(?:flags|Features)\s*:\s*(.+)", text)
-    return (name.group(1).strip() if name else platform.machine()), set(flags.group(1).split() if flags else ())
 
 
 def _gpu() -> str | None:

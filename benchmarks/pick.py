@@ -4,7 +4,9 @@
 """
 
 import argparse
+import hashlib
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -62,7 +64,7 @@ def pick(
 
     Args:
         budget_ms: for p99, its upper bound must be inside; for other percentiles, the percentile itself.
-        min_accuracy: of `metric`, which is a path in the metrics of `family evaluate`.
+        min_accuracy: of `metric`, which is a path in the metrics of `family evaluate`; its lower 95 % bound must reach it.
 
     Returns:
         {"member", "bundle", "scheme", "latency_ms", "accuracy", ...}; with neither budget nor accuracy {"front": [...]}.
@@ -75,7 +77,7 @@ def pick(
     if budget_ms is None and min_accuracy is None:
         return {"front": _front(candidates)}
     fitting = [
-        c for c in candidates if (budget_ms is None or c["cost_ms"] <= budget_ms) and (min_accuracy is None or c["accuracy"] >= min_accuracy)
+        c for c in candidates if (budget_ms is None or c["cost_ms"] <= budget_ms) and (min_accuracy is None or c["accuracy_lower"] >= min_accuracy)
     ]
     if not fitting:
         raise NothingFits(_misses(candidates, budget_ms, min_accuracy, percentile))
@@ -118,6 +120,7 @@ def _refuse_other_rows(members: list[dict]) -> None:
 
 def _candidate(member: dict, percentile: str, metric: str) -> dict:
     latency = member["latency"]["latency_ms"]
+    accuracy = number_at(member["accuracy"]["metrics"], *metric.split("."))
     cost_ms = number_at(latency, "upper" if percentile == "99" else f"p{percentile}")
     if cost_ms is None:
         raise UserError(f"{member['member']} was measured without p{percentile}; run `family bench` again")
@@ -126,14 +129,29 @@ def _candidate(member: dict, percentile: str, metric: str) -> dict:
         "bundle": member["latency"].get("bundle"),
         "scheme": member["scheme"],
         "latency_ms": {key: latency.get(key) for key in ("p50", "p99", "upper")},
-        "accuracy": number_at(member["accuracy"]["metrics"], *metric.split(".")),
+        "accuracy": accuracy,
+        "accuracy_lower": lower_bound(accuracy, int(number_at(member["accuracy"]["metrics"], "n_listings") or member["accuracy"].get("n") or 0)),
         "cost_ms": cost_ms,
         "provider": member["latency"].get("provider"),
         "threads": member["latency"].get("threads"),
         "machine": member["latency"]["machine"].get("name"),
+        "cpu": member["latency"]["machine"].get("cpu"),
+        "measurement": hashlib.sha256(json.dumps(member["latency"], sort_keys=True).encode()).hexdigest(),
         "measured_at": member["latency"].get("at"),
         "model_sha256": member["model_sha256"],
     }
+
+
+def lower_bound(share: float | None, n: int, z: float = 1.645) -> float | None:
+    """Return Wilson's one-sided 95 % lower bound of a share of n independent rows.
+
+    *Source*: Wilson 1927, Probable inference, the law of succession, and statistical inference.
+    """
+    if share is None or not n:
+        return None
+    centre = share + z * z / (2 * n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, (centre - half) / (1 + z * z / n))
 
 
 def _front(candidates: list[dict]) -> list[dict]:
@@ -149,8 +167,8 @@ def _misses(candidates: list[dict], budget_ms: float | None, min_accuracy: float
     asked = [f"p{percentile} within {budget_ms:g} ms"] if budget_ms is not None else []
     asked += [f"an accuracy of at least {min_accuracy:.1%}"] if min_accuracy is not None else []
     near = sorted(candidates, key=lambda c: c["cost_ms"] if budget_ms is not None else -c["accuracy"])[:N_MISSES]
-    told = "; ".join(f"{c['member']} ({c['cost_ms']:.2f} ms, {c['accuracy']:.1%})" for c in near)
-    enough = [c for c in candidates if min_accuracy is None or c["accuracy"] >= min_accuracy]
+    told = "; ".join(f"{c['member']} ({c['cost_ms']:.2f} ms, {c['accuracy']:.1%}, surely {c['accuracy_lower']:.1%})" for c in near)
+    enough = [c for c in candidates if min_accuracy is None or c["accuracy_lower"] >= min_accuracy]
     hint = f". A budget of {min(c['cost_ms'] for c in enough):.2f} ms would do" if budget_ms is not None and enough else ""
     return f"nothing fits {' and '.join(asked)}. Nearest: {told}{hint}"
 
@@ -162,7 +180,7 @@ def _copy(found: dict, args: argparse.Namespace) -> None:
     from family.outputs import is_done, whole_folder
 
     source = _locate(found["bundle"], args.results)
-    serve = {key: found[key] for key in ("scheme", "threads", "provider", "machine", "measured_at", "latency_ms", "model_sha256")}
+    serve = {key: found[key] for key in ("scheme", "threads", "provider", "machine", "cpu", "measured_at", "latency_ms", "model_sha256", "measurement")}
     made_of = {"command": "pick", "member": found["member"], **serve}
     if is_done(args.copy_to, made_of, args.fresh):
         return
@@ -177,7 +195,7 @@ def _copy(found: dict, args: argparse.Namespace) -> None:
 
 def _locate(bundle: str | None, results: list[Path]) -> Path:
     """Find a bundle that the results name, from here or from where the results lie."""
-    places = [Path(bundle or ""), *(path.parent / (bundle or "") for path in results)]
+    places = [*(path.parent / (bundle or "") for path in results), Path(bundle or "")]
     found = next((place for place in places if bundle and (place / "card.json").is_file()), None)
     if found is None:
         raise UserError(f"the bundle {bundle!r} is not here; --copy-to needs it")
@@ -189,4 +207,5 @@ def _print(found: dict, args: argparse.Namespace) -> None:
         print(f"{row['member']}: {args.metric} {row['accuracy']:.1%}, p50 {row['latency_ms']['p50']:.2f} ms, "
               f"p99 {row['latency_ms']['p99']:.2f} ms (at most {row['latency_ms']['upper']:.2f}), {row['threads']} threads of {row['machine']}")  # fmt: skip
     if "front" not in found:
-        print(f"next: family predict {args.copy_to or found['bundle']} IMAGE" + ("" if args.copy_to else f" --scheme {found['scheme']}"))
+        copy = "" if args.copy_to else "  # after: family pick ... --copy-to best"
+        print(f"next: family predict {args.copy_to or 'best'} IMAGE{copy}")

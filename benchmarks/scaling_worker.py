@@ -2,7 +2,7 @@
 
 The controller writes `turn-K`; the process runs one step untimed and writes `armed-K-INDEX`; the controller writes `go-K` with a
 start time; the process runs its timed steps from then on and writes `done-K-INDEX`. After `stop-K` it writes `idle-K-INDEX`.
-`end` ends it.
+It waits for its next turn until the controller kills it.
 """
 
 import argparse
@@ -36,7 +36,6 @@ def main(words: list[str]) -> None:
     _touch(args.folder / f"ready-{args.index}")
     for turn in _turns(args.folder):
         _take_turn(args, stepper, turn, alone=world.size == 1)
-    world.barrier()
 
 
 def _start(args: argparse.Namespace):
@@ -60,8 +59,6 @@ def _turns(folder: Path) -> Iterator[int]:
     turn = 0
     while True:
         while not (folder / f"turn-{turn}").exists():
-            if (folder / "end").exists():
-                return
             time.sleep(_POLL_S)
         yield turn
         turn += 1

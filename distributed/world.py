@@ -89,6 +89,7 @@ def join() -> World:
         _die_with(int(os.environ[LAUNCHER_VARIABLE]))
     if not started_as_rank():
         return World()
+    load_tensorflow()
     import horovod.tensorflow as hvd
 
     hvd.init()

@@ -52,10 +52,13 @@ class Bundle:
             raise UserError(f"{path} is not the file of the card: sha256 {found[:12]}..., the card says {self.schemes[scheme]['sha256'][:12]}...")
         return path
 
-    def samples(self) -> tuple[list[bytes], np.ndarray]:
-        """Return the stored encoded images and the fp32 answers, float32 [n, n_classes]."""
-        table = pa.parquet.read_table(self.folder / SAMPLES)
-        return table["image"].to_pylist(), np.array(table["probabilities"].to_pylist(), np.float32)
+    def samples(self, scheme: str) -> tuple[list[bytes], np.ndarray]:
+        """Return the stored encoded images and a scheme's answers to them, float32 [n, n_classes]."""
+        try:
+            table = pa.parquet.read_table(self.folder / SAMPLES)
+            return table["image"].to_pylist(), np.array(table[f"probabilities.{scheme}"].to_pylist(), np.float32)
+        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+            raise UserError(f"{self.folder}/{SAMPLES} holds no answers of {scheme}: {error}; export the run anew") from error
 
 
 def open_bundle(folder: Path) -> Bundle:
@@ -82,9 +85,10 @@ def card_ontology(card: dict) -> Ontology:
     return from_leaves(zip(card["classes"], card["paths"], strict=True), ids=ids)
 
 
-def write_samples(folder: Path, images: list[bytes], probabilities: np.ndarray) -> None:
-    """Store encoded images and their answers."""
-    columns = {"image": pa.array(images, pa.binary()), "probabilities": pa.array(probabilities.tolist(), pa.list_(pa.float32()))}
+def write_samples(folder: Path, images: list[bytes], answers: dict[str, np.ndarray]) -> None:
+    """Store encoded images and each scheme's answers, float32 [n, n_classes]: a machine may compute one right and another wrong."""
+    columns = {"image": pa.array(images, pa.binary())}
+    columns |= {f"probabilities.{scheme}": pa.array(found.tolist(), pa.list_(pa.float32())) for scheme, found in answers.items()}
     pa.parquet.write_table(pa.table(columns), folder / SAMPLES)
 
 

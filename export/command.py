@@ -27,10 +27,14 @@ def run(args: argparse.Namespace) -> int:
     schemes = _parse_schemes(args.schemes)
     card = read_card(args.run_folder)
     made_of = {"command": "export", "weights": sha256_of(args.run_folder / "weights.h5"), "schemes": schemes, "max_drop": args.max_drop}
+    dataset = find_dataset(args.calibrate, card)
+    made_of["dataset"] = dataset.digest
     if is_done(args.out, made_of, args.fresh):
         print(f"{args.out}: already done")
+        refused = read_card(args.out).get("refused", {})
+        if refused:
+            raise Failure(f"{', '.join(refused)} was refused; see {args.out}/card.json")
         return 0
-    dataset = find_dataset(args.calibrate, card)
     refused = export_run(args.run_folder, args.out, schemes, dataset, args.max_drop, made_of)
     print(f"next: family bench {args.out} --out results.jsonl --data {dataset.folder}")
     if refused:

@@ -25,9 +25,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     dataset = open_dataset(args.dataset)
     model = open_model(args.model, args.scheme, args.provider, args.threads)
-    made_of = {"command": "evaluate", "member": model.member, "split": args.split, "dataset": dataset.digest, "made_at": model.card.get("made_at"),
-               **model.about}  # fmt: skip
+    # Not the provider and not the threads: the answers don't depend on them.
+    made_of = {"command": "evaluate", "member": model.member, "model_sha256": model.about["model_sha256"], "split": args.split, "dataset": dataset.digest}
     if is_done(args.out, made_of, args.fresh):
+        print(f"{args.out}: already done", file=sys.stderr)
         metrics = read_json(args.out / "metrics.json")
     else:
         with whole_folder(args.out, made_of) as folder:

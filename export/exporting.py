@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from distributed.loading import load_tensorflow
 from export.bundle import open_bundle, sha256_of, write_samples
 from export.quantize import choose_balanced, quantize
 from export.runtime import Predictor, Settings
@@ -38,9 +37,8 @@ def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, max_d
     Raises:
         Failure: fp32 does not give the run's answers, so there is nothing to export.
     """
-    load_tensorflow()
+    from family.training.runs import load_run  # isort: skip  (TensorFlow, quietly, from here on)
     from export.onnx import convert, count_operators
-    from family.training.runs import load_run
 
     model, card = load_run(run)
     how = Preprocessing.from_card(card["preprocessing"])
@@ -56,7 +54,6 @@ def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, max_d
         print(f"fp32: max |dp| {found['max_dp']:.1e}, agreement {found['agreement']:.1%} on {found['n']} images")
         if not parity_holds(found):
             raise Failure(f"fp32 does not give the run's answers: max |dp| {found['max_dp']:.2e} (allowed {MAX_DP:.0e}), agreement {found['agreement']:.2%}")
-        write_samples(folder, samples, _answers(folder, card, "fp32", pixels))
         refused = []
         if "int8" in schemes:
             refused += _export_int8(folder, card, dataset, val, how, max_drop)
@@ -67,6 +64,7 @@ def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, max_d
             card["schemes"]["fp32"] |= {"parity": found, "operators": count_operators(fp32)}
         if not card["schemes"]:
             raise Failure("; ".join(refused))
+        write_samples(folder, samples, {scheme: _answers(folder, card, scheme, pixels) for scheme in card["schemes"]})
         labels = [{"class": k, "category_id": i, "path": p} for k, (i, p) in enumerate(zip(card["classes"], card["paths"], strict=True))]
         write_json(folder / "labels.json", labels)
         write_card(folder, card)
@@ -74,11 +72,11 @@ def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, max_d
 
 
 def _held_back_rows(dataset: Dataset, card: dict) -> Rows:
-    """Return validation rows, or training rows of a dataset too small to have them. Test rows are never touched here."""
+    """Return validation rows. Test rows are never touched here, and training rows would flatter what was calibrated on them."""
     try:
         rows = dataset.rows("val", dataset.scope_of(card))
-    except UserError:
-        rows = dataset.rows("train", dataset.scope_of(card))
+    except UserError as error:
+        raise UserError(f"{error}; an export is judged on validation rows") from error
     return rows.take(np.sort(np.random.default_rng(0).permutation(len(rows))[:MAX_GATE_ROWS]))
 
 

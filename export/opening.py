@@ -1,6 +1,7 @@
 """Open whatever answers: a bundle (ONNX Runtime) or a run (TensorFlow), as one function from images to probabilities."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 
 from family.card import member_name, read_card
 from family.data.images import Preprocessing
+from family.machine import cpu_model
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,26 @@ def _open_bundle(folder: Path, scheme, provider, threads) -> Model:
     bundle = open_bundle(folder)
     predictor = Predictor(bundle, default_settings(bundle, scheme, provider, threads))
     used = predictor.settings
+    if bundle.card.get("serve"):
+        _say_settings(bundle.card["serve"], used)
     about = {"scheme": used.scheme, "provider": predictor.provider, "threads": used.n_threads, "model_sha256": bundle.schemes[used.scheme]["sha256"]}
     return Model(member_name(bundle.card, used.scheme), bundle.card, predictor.predict, about)
 
 
+def _say_settings(picked: dict, used) -> None:
+    """Say which settings are used, and warn where they were measured on another processor."""
+    print(f"running {used.scheme} with {used.n_threads} threads; picked: {picked['scheme']} with {picked['threads']} on {picked['machine']}", file=sys.stderr)
+    if picked.get("cpu") not in (None, cpu_model()):
+        print(f"warning: it was measured on {picked['cpu']}, this is {cpu_model()}: run `family bench` and `family pick` here", file=sys.stderr)
+
+
 def _open_run(folder: Path) -> Model:
-    from family.training.runs import load_run
+    from export.bundle import sha256_of
+    from family.training.runs import WEIGHTS, load_run
 
     model, card = load_run(folder)
 
     def predict(images: np.ndarray) -> np.ndarray:
         return model.predict_on_batch(images.astype(np.float32))
 
-    return Model(member_name(card), card, predict, {"scheme": None, "provider": "tensorflow", "model_sha256": None})
+    return Model(member_name(card), card, predict, {"scheme": None, "provider": "tensorflow", "model_sha256": sha256_of(folder / WEIGHTS)})

@@ -7,7 +7,8 @@ from family.outputs import read_json, write_json
 
 SCHEMA = 1
 FILE = "card.json"
-_WANTED = ("schema", "name", "variant", "resolution_px", "scope", "classes", "preprocessing")
+_WANTED = {"schema": int, "name": str, "variant": str, "resolution_px": int, "scope": str, "classes": list, "paths": list, "preprocessing": dict}
+_PREPROCESSING = ("resolution_px", "aspect", "filter")
 
 
 def member_name(card: dict, scheme: str | None = None) -> str:
@@ -35,7 +36,8 @@ def read_card(folder: Path) -> dict:
         raise UserError(f"{folder / FILE} is no card")
     if card["schema"] > SCHEMA:
         raise UserError(f"{folder / FILE}: card schema {card['schema']}; this version reads up to {SCHEMA}")
-    missing = [key for key in _WANTED if key not in card]
-    if missing:
-        raise UserError(f"{folder / FILE}: the card lacks {', '.join(missing)}")
+    wrong = [key for key, kind in _WANTED.items() if not isinstance(card.get(key), kind)]
+    wrong += [f"preprocessing.{key}" for key in _PREPROCESSING if not wrong and key not in card["preprocessing"]]
+    if wrong or len(card["classes"]) != len(card["paths"]):
+        raise UserError(f"{folder / FILE}: the card lacks {', '.join(wrong) or 'a path for each class'}, or holds something else there")
     return card

@@ -8,7 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+
+from family.machine import cpu_flags
 
 WANTED = {
     "tensorflow": "2.18.1", "tf-keras": "2.18.0", "horovod": "0.28.1", "efficientnet": "1.1.1",
@@ -71,11 +72,7 @@ def _providers() -> str:
 
 
 def _features() -> str:
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        return "unknown"
-    fast = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8") if flag in flags]
+    fast = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8") if flag in cpu_flags()]
     return ", ".join(fast) + ("" if {"avx512_vnni", "avx_vnni", "amx_int8"} & set(fast) else " (no VNNI: int8 will gain little)")
 
 

@@ -139,7 +139,8 @@ def write_bundle(photo):
             _write_tiny_model(path, px, len(ontology.leaves))
             entries[scheme] = {"file": path.name, "sha256": sha256_of(path), "size_mb": 0.001}
         images = [photo(1000 + k) for k in range(4)]
-        write_samples(folder, images, _tiny_answers(np.stack([decode_image(i, how) for i in images]), len(ontology.leaves)))
+        answers = _tiny_answers(np.stack([decode_image(i, how) for i in images]), len(ontology.leaves))
+        write_samples(folder, images, {"fp32": answers, "int8": answers})
         card = {
             "schema": 1, "kind": "bundle", "name": f"b0-{px}-general", "variant": "b0", "resolution_px": px, "scope": "general",
             "subtrees": None, "label": "", "classes": list(ontology.leaves), "paths": [ontology.path_of[i] for i in ontology.leaves],

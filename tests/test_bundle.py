@@ -55,7 +55,7 @@ def test_a_request_is_decode_then_predict(whole, photo):
 
 def test_the_stored_inputs_get_their_answers_again(whole):
     bundle = open_bundle(whole)
-    images, answers = bundle.samples()
+    images, answers = bundle.samples("fp32")
     predictor = Predictor(bundle, Settings())
     assert np.stack([predictor.predict_bytes(data) for data in images]) == pytest.approx(answers, abs=1e-5)
 

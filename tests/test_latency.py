@@ -161,10 +161,11 @@ def test_bench_measures_the_accuracy_that_evaluate_does(benched):
 
 def test_measured_again_replaces_and_wrong_answers_are_invalid(benched, capsys):
     folder, words = benched
-    bundle = shutil.copytree(folder / "bundle", folder / "wrong")
-    images, answers = open_bundle(bundle).samples()
-    write_samples(bundle, images, answers[:, ::-1])
+    bundle = folder / "bundle"
+    images, answers = open_bundle(bundle).samples("fp32")
+    write_samples(bundle, images, {"fp32": answers[:, ::-1]})
     assert main([words[0], str(bundle), *words[2:], "--scheme", "fp32", "--json"]) == 0
+    write_samples(bundle, images, {"fp32": answers, "int8": answers})
     (printed,) = json.loads(capsys.readouterr().out)["rows"]
     rows = [row for row in read_rows([folder / "r.jsonl"]) if row["kind"] == "latency"]
     assert sorted(row["scheme"] for row in rows) == ["fp32", "int8"] and printed in rows

@@ -21,7 +21,7 @@ def test_every_table_that_ships_is_a_plan():
 def test_a_submodel_starts_from_its_general_run_and_needs_it():
     members = [Member("b0", weights="none", recipe="scratch"), Member("b0", scope="animals", start_from="b0-general")]
     first, second, *_ = plan(Path("d"), Path("o"), members)
-    assert first.makes == Path("o/runs/b0-general/card.json") and first.makes in second.needs
+    assert Path("o/runs/b0-general/card.json") in second.needs
     assert second.words[second.words.index("--weights") + 1] == "o/runs/b0-general"
 
 
@@ -59,6 +59,22 @@ def test_steps_go_on_past_a_failure_and_skip_what_needed_it(tmp_path, capfd):
     said = capfd.readouterr().out
     assert len(failed) == 2 and "exit code 2" in failed[0] and "skipped" in failed[1] and str(missing) in failed[1]
     assert "inception-resnet-v2" in said and "int8" in said
+
+
+def test_a_step_may_need_what_the_step_before_it_made(tmp_path, capfd):
+    first, second = tmp_path / "first", tmp_path / "second"
+    words = ("data", "synth", str(first), "--listings", "12", "--categories", "12")
+    steps = [Step(words), Step(("data", "synth", str(second), *words[3:]), (first / "dataset.json",))]
+    assert run_steps(steps) == [] and (second / "dataset.json").is_file()
+
+
+def test_words_whose_files_are_missing_are_left_out_unless_all_are(tmp_path, capfd):
+    there, gone = tmp_path / "there", tmp_path / "gone"
+    there.write_text("")
+    uses = {"variants": there, "schemes": gone}
+    assert run_steps([Step(("list", "variants", "schemes"), uses=uses)]) == []
+    (failed,) = run_steps([Step(("list", "schemes"), uses={"schemes": gone})])
+    assert "skipped" in failed
 
 
 def test_a_stage_that_dies_fails_all_of_its_lines_that_were_left(monkeypatch, tmp_path):

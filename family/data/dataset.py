@@ -17,6 +17,7 @@ from family.errors import UserError, unknown_name
 from family.outputs import read_json
 
 SCHEMA = 1
+_STORED_NAME = r"^images/[0-9a-f]{2}/[0-9a-f]{64}\.[0-9a-z]+$"  # nothing that could lead out of the folder
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,19 @@ class Dataset:
 
     @cached_property
     def table(self) -> pa.Table:
-        """listings.parquet: one row an image."""
-        return pa.parquet.read_table(self.folder / "listings.parquet")
+        """listings.parquet: one row an image.
+
+        Raises:
+            UserError: it is not the table that was imported.
+        """
+        try:
+            table = pa.parquet.read_table(self.folder / "listings.parquet")
+            digest = digest_table(table)
+        except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+            raise UserError(f"{self.folder}/listings.parquet can't be read: {error}") from error
+        if digest != self.digest or not pc.all(pc.match_substring_regex(table["image"], _STORED_NAME)).as_py():
+            raise UserError(f"{self.folder}/listings.parquet was changed after the import; import again")
+        return table
 
     def scope(self, name: str) -> Ontology:
         """Return the tree of a scope: all of it, or a vertical's part."""

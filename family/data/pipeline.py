@@ -17,6 +17,8 @@ def training_batches(rows: Rows, slices: list, how: Preprocessing, recipe: Recip
         slices: of `family.data.order.epoch_slices`. A slice without rows yields one row of weight 0, since every rank must
             take part in every update.
     """
+    if not slices:
+        return
     slices = [(own if len(own) else np.zeros(1, np.int64), float(len(own) > 0), start, total) for own, start, total in slices]
 
     def read(row: int) -> np.ndarray:

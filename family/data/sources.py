@@ -12,7 +12,7 @@ from family.errors import UserError
 
 WANTED = ("listing_id", "image", "category")
 TABLES = ("listings.csv", "listings.parquet")
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+SUFFIXES = {".jpg", ".jfif", ".avif", ".jp2", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
 def read_source(folder: Path) -> tuple[pa.Table, Ontology]:

@@ -8,10 +8,8 @@ import tf_keras
 
 from family.errors import UserError
 from family.models.builders import library_trunk
+from family.models.sources import DOWNLOADS, weights_path
 from family.models.variants import variant
-
-NONE = "none"
-DOWNLOADS = ("imagenet", "noisy-student")
 
 
 def load_trunk(model: tf_keras.Model, source: str) -> dict:
@@ -54,7 +52,7 @@ def read_layers(path: Path) -> dict[str, list[np.ndarray]]:
     """
     try:
         with h5py.File(path, "r") as file:
-            group = file["model_weights"] if "model_weights" in file else file
+            group = file.get("model_weights", file)
             return {name: [np.asarray(group[name][w]) for w in _names(group[name], "weight_names")] for name in _names(group, "layer_names")}
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} is no Keras 2 weights file (HDF5), or it is damaged: {error}") from error
@@ -66,7 +64,7 @@ def _names(group: h5py.Group, attribute: str) -> list[str]:
 
 
 def _weights_file(source: str) -> Path:
-    path = Path(source) / "weights.h5" if Path(source).is_dir() else Path(source)
+    path = weights_path(source)
     if not path.is_file():
         raise UserError(f"no weights at {path}; wanted none, {', '.join(DOWNLOADS)}, a Keras 2 HDF5 file, or a run folder")
     return path

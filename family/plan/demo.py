@@ -39,7 +39,7 @@ def _make(out: Path, made_of: dict) -> None:
     write_json(out / "made_of.json", made_of)
     dataset = out / "dataset"
     words = ("data", "synth", str(dataset), "--listings", str(N_LISTINGS), "--categories", str(N_CATEGORIES), "--seed", str(SEED))
-    steps = [Step(words, (), dataset / "dataset.json"), *plan(dataset, out, read_members("demo"))[:-1]]
+    steps = [Step(words), *plan(dataset, out, read_members("demo"))[:-1]]
     failed = run_steps(steps)
     if failed:
         raise Failure("the demo is not complete:\n  " + "\n  ".join(failed))

@@ -1,10 +1,13 @@
 """`family produce`: the whole family of a dataset: train, export, evaluate, bench, report."""
 
 import argparse
+import re
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from family.data.dataset import open_dataset
+from family.data.scopes import scope_ontology
 from family.errors import Failure, UserError, unknown_name
 from family.plan.steps import Step, run_steps
 
@@ -39,7 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    members = read_members(args.members, args.weights)
+    members = _in_tree(read_members(args.members, args.weights), args.dataset)
     steps = plan(args.dataset, args.out, members)
     print(f"{len(members)} members: {', '.join(member.folder for member in members)}; {len(steps)} steps")
     if args.dry_run:
@@ -51,6 +54,22 @@ def run(args: argparse.Namespace) -> int:
     if failed:
         raise Failure("not everything could be made:\n  " + "\n  ".join(failed))
     return 0
+
+
+def _in_tree(members: list[Member], dataset: Path) -> list[Member]:
+    """Leave out, and name, members whose scope the dataset's tree does not have."""
+    ontology = open_dataset(dataset).ontology
+    kept = []
+    for member in members:
+        try:
+            scope_ontology(ontology, member.scope)
+        except UserError as error:
+            print(f"left out {member.folder}: {error}")
+            continue
+        kept.append(member)
+    if not kept:
+        raise UserError(f"no member has a scope that is in the tree of {dataset}")
+    return kept
 
 
 def tables() -> dict[str, Path]:
@@ -73,10 +92,10 @@ def read_members(name: str, weights: str | None = None) -> list[Member]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {error}") from error
     allowed = [field.name for field in fields(Member)]
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{path}: members are tables, each under [[member]]")
     for row in rows:
-        for key in row:
-            if key not in allowed:
-                raise unknown_name(f"field of a member in {path}", key, allowed)
+        _check_row(row, allowed, path)
     members = [Member(**{**row, **({"weights": weights} if weights and row.get("weights", "imagenet") == "imagenet" else {})}) for row in rows]
     names = [member.folder for member in members]
     if not members or len(set(names)) < len(names):
@@ -85,6 +104,19 @@ def read_members(name: str, weights: str | None = None) -> list[Member]:
         if member.start_from and member.start_from not in names[:k]:
             raise UserError(f"{path}: {member.folder} starts from {member.start_from!r}, which is no earlier member")
     return members
+
+
+def _check_row(row: dict, allowed: list[str], path: Path) -> None:
+    kinds = {"ranks": int, "set": dict}
+    for key, value in row.items():
+        if key not in allowed:
+            raise unknown_name(f"field of a member in {path}", key, allowed)
+        if type(value) is not kinds.get(key, str):
+            raise UserError(f"{path}: {key} takes a {kinds.get(key, str).__name__}; got {value!r}")
+    if "variant" not in row:
+        raise UserError(f"{path}: a member has no variant; see `family list variants`")
+    if not re.fullmatch(r"[\w.-]*", row.get("name", "")):
+        raise UserError(f"{path}: the name {row['name']!r} becomes a folder; letters, digits, '_', '-' and '.' are allowed")
 
 
 def plan(dataset: Path, out: Path, members: list[Member]) -> list[Step]:
@@ -99,22 +131,22 @@ def plan(dataset: Path, out: Path, members: list[Member]) -> list[Step]:
         for key, value in (member.set or {}).items():
             words += ["--set", f"{key}={str(value).lower() if isinstance(value, bool) else value}"]
         needs = (dataset / "dataset.json", *([Path(source) / done] if member.start_from else []))
-        steps.append(_step(words, needs, run / done, alone=member.ranks > 1))
+        steps.append(_step(words, needs, alone=member.ranks > 1))
     for member in members:
         run, bundle = out / "runs" / member.folder, out / "bundles" / member.folder
         words = ["export", run, "--out", bundle, "--schemes", member.schemes, "--calibrate", dataset]
-        steps.append(_step(words, (run / done,), bundle / done))
+        steps.append(_step(words, (run / done,)))
     for member in members:
         bundle = out / "bundles" / member.folder
         words = ["evaluate", bundle, dataset, "--out", out / "evaluations" / member.folder]
         steps.append(_step(words, (bundle / done,)))
     results = out / "results.jsonl"
-    bundles = [out / "bundles" / member.folder for member in members]
-    steps.append(_step(["bench", *bundles, "--out", results, "--data", dataset], tuple(bundle / done for bundle in bundles), results))
+    bundles = {str(out / "bundles" / member.folder): out / "bundles" / member.folder / done for member in members}
+    steps.append(_step(["bench", *bundles, "--out", results, "--data", dataset], uses=bundles))
     steps.append(_step(["report", results, "--out", out / "report"], (results,)))
     steps.append(_step(["show", results], (results,)))
     return steps
 
 
-def _step(words: list, needs: tuple, makes: Path | None = None, alone: bool = False) -> Step:
-    return Step(tuple(map(str, words)), needs, makes, alone)
+def _step(words: list, needs: tuple = (), uses: dict | None = None, alone: bool = False) -> Step:
+    return Step(tuple(map(str, words)), needs, uses, alone)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Step:
-    """One command line, the outputs it needs and the output it makes."""
+    """One command line and the files that it needs."""
 
     words: tuple[str, ...]
-    needs: tuple[Path, ...] = ()
-    makes: Path | None = None
+    needs: tuple[Path, ...] = ()  # files without which it is skipped
+    uses: dict[str, Path] | None = None  # words that are left out where their file is missing; one at least must be there
     alone: bool = False  # in a process of its own, as a launcher of ranks is
 
     @property
@@ -33,49 +33,50 @@ def run_steps(steps: list[Step]) -> list[str]:
     failed, began, done = [], time.monotonic(), 0
     for _, group in itertools.groupby(steps, key=lambda step: (step.stage, step.words if step.alone else None)):
         group = list(group)
-        ready = [step for step in group if all(path.exists() for path in step.needs)]
-        failed += [f"{step}: skipped, since {_missing(step)} is not there" for step in group if step not in ready]
-        for step in ready:
-            done += 1
-            print(f"\n[{done}/{len(steps)}, {time.monotonic() - began:.0f} s] {step}", flush=True) if len(ready) == 1 else None
-        if len(ready) > 1:
-            print(f"\n[{done - len(ready) + 1}-{done}/{len(steps)}, {time.monotonic() - began:.0f} s] {len(ready)} x family {group[0].stage}", flush=True)
-        failed += _run_group(ready)
+        numbers = f"{done + 1}" if len(group) == 1 else f"{done + 1}-{done + len(group)}"
+        print(f"\n[{numbers} of {len(steps)}, {time.monotonic() - began:.0f} s] family {group[0].stage}", flush=True)
+        failed += _run_group(group)
+        done += len(group)
     return failed
 
 
-def _missing(step: Step) -> Path:
-    return next(path for path in step.needs if not path.exists())
-
-
 def _run_group(group: list[Step]) -> list[str]:
-    """Run the lines in one process, which answers with an exit code for each on a pipe."""
-    if not group:
-        return []
+    """Run the lines in one process, which tells on a pipe what became of each."""
     reader, writer = os.pipe()
-    lines = json.dumps([step.words for step in group])
-    child = subprocess.Popen([sys.executable, "-m", "family.plan.steps", str(writer), lines], pass_fds=[writer])
+    lines = [{"words": step.words, "needs": list(map(str, step.needs)), "uses": {k: str(v) for k, v in (step.uses or {}).items()}} for step in group]
+    child = subprocess.Popen([sys.executable, "-m", "family.plan.steps", str(writer), json.dumps(lines)], pass_fds=[writer])
     os.close(writer)
     try:
         with os.fdopen(reader) as pipe:
-            codes = [int(line) for line in pipe]
+            answers = [line.strip() for line in pipe]
         child.wait()
     finally:
         if child.poll() is None:
             child.terminate()
             child.wait()
-    codes += [child.returncode or 1] * (len(group) - len(codes))  # it died in the middle
-    return [f"{step}: exit code {code}" for step, code in zip(group, codes, strict=True) if code]
+    answers += [f"its process ended with {child.returncode}"] * (len(group) - len(answers))
+    return [f"{step}: {answer}" for step, answer in zip(group, answers, strict=True) if answer != "done"]
 
 
-def _main(pipe: int, lines: list[list[str]]) -> None:
+def _run_line(line: dict) -> str:
+    """Run one command line and say what became of it; its needs are looked for now, when the lines before it have run."""
     from family.cli import main
 
+    missing = [path for path in line["needs"] if not Path(path).exists()]
+    words = [word for word in line["words"] if word not in line["uses"] or Path(line["uses"][word]).exists()]
+    if line["uses"] and not any(word in line["uses"] for word in words):
+        missing += list(line["uses"].values())
+    if missing:
+        return f"skipped, since {missing[0]} is not there"
+    print(f"-- family {shlex.join(words)}", flush=True)
+    code = main(words)
+    return f"exit code {code}" if code else "done"
+
+
+def _main(pipe: int, lines: list[dict]) -> None:
     with os.fdopen(pipe, "w") as answers:
-        for words in lines:
-            if len(lines) > 1:
-                print(f"-- family {shlex.join(words)}", flush=True)
-            answers.write(f"{main(words)}\n")
+        for line in lines:
+            answers.write(_run_line(line) + "\n")
             answers.flush()
 
 

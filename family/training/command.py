@@ -13,13 +13,13 @@ from distributed.world import World, join, started_as_rank
 from family.card import SCHEMA, member_name
 from family.data.dataset import Dataset, open_dataset
 from family.data.images import Preprocessing
+from family.data.order import n_updates
 from family.data.scopes import GENERAL, scope_name, scope_subtrees
 from family.errors import Failure, UserError
+from family.models.sources import DOWNLOADS, NONE, weights_path
 from family.models.variants import variant
-from family.outputs import MADE_OF, is_done, move_aside, read_json, write_json
+from family.outputs import MADE_OF, is_done, read_json, write_json
 from family.recipe import Recipe, read_recipe, to_toml
-
-NONE = "none"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scope", default=GENERAL, help="general (default), a vertical's name or its TOML")
     parser.add_argument("--recipe", default="transfer", help="a recipe's name or its TOML (default transfer)")
     parser.add_argument("--ranks", type=int, default=1, metavar="N", help="Horovod ranks on this machine (default 1)")
-    parser.add_argument("--weights", default="imagenet", help="none, imagenet (default), noisy-student, an HDF5 file or a run")
+    parser.add_argument("--weights", help="none, imagenet, noisy-student, an HDF5 file or a run (default: imagenet, or none for a recipe of one phase)")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of RUN")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="key=value", help="change a field of the recipe")
     parser.add_argument("--fresh", action="store_true", help="move a RUN that is there aside")
@@ -38,7 +38,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     dataset = open_dataset(args.dataset)
     recipe = _resolve(read_recipe(args.recipe, args.settings), args)
-    _refuse(args, recipe)
+    args.weights = args.weights or ("imagenet" if recipe.head_epochs else NONE)
+    _refuse(args, dataset, recipe)
     made_of = _made_of(args, dataset, recipe)
     if not started_as_rank():
         if _is_finished(args.out, made_of, args):
@@ -57,12 +58,15 @@ def _resolve(recipe: Recipe, args: argparse.Namespace) -> Recipe:
     return replace(recipe, resolution_px=recipe.resolution_px or variant(args.variant).resolution_px)
 
 
-def _refuse(args: argparse.Namespace, recipe: Recipe) -> None:
+def _refuse(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> None:
     if recipe.head_epochs and args.weights == NONE:
         raise UserError(
             f"the recipe {args.recipe!r} trains a head on a frozen trunk, which has to be pretrained; got --weights none. "
             "Give weights, or a recipe of one phase: --recipe scratch"
         )
+    dataset.scope(args.scope)
+    if args.weights not in (NONE, *DOWNLOADS) and not weights_path(args.weights).is_file():
+        raise UserError(f"no weights at {weights_path(args.weights)}; wanted none, {', '.join(DOWNLOADS)}, a Keras 2 HDF5 file, or a run folder")
     if args.ranks < 1 or recipe.batch_size < args.ranks:
         raise UserError(f"--ranks {args.ranks}: wanted 1 to {recipe.batch_size} (batch_size rows are shared by the ranks)")
 
@@ -72,12 +76,12 @@ def _made_of(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> dict
     fields = {line.split(" = ")[0]: line.split(" = ", 1)[1] for line in to_toml(recipe).splitlines()}
     del fields["checkpoint_interval_s"]
     return {"command": "train", "dataset": dataset.digest, "ontology": dataset.ontology.digest, "variant": args.variant,
-            "scope": args.scope, "weights": _digest_weights(args.weights), **fields}  # fmt: skip
+            "scope": scope_name(args.scope), "subtrees": scope_subtrees(args.scope), "weights": _digest_weights(args.weights), **fields}  # fmt: skip
 
 
 def _digest_weights(source: str) -> str:
     """Return the name of a download, or the sha256 of a file or of a run's weights: the same path may hold others tomorrow."""
-    path = Path(source) / "weights.h5" if Path(source).is_dir() else Path(source)
+    path = weights_path(source)
     if not path.is_file():
         return source
     with open(path, "rb") as file:
@@ -86,14 +90,14 @@ def _digest_weights(source: str) -> str:
 
 def _is_finished(out: Path, made_of: dict, args: argparse.Namespace) -> bool:
     """Say whether the run is finished; refuse one that is neither new, nor finished, nor to be resumed."""
+    if (out / MADE_OF).is_file() and not (out / "card.json").is_file() and not (out / "checkpoints").is_dir():
+        (out / "metrics.jsonl").unlink(missing_ok=True)  # it ended before anything was worth keeping
+        return False
     if not is_done(out, made_of, args.fresh):
         return False
     if (out / "card.json").is_file():
         return True
     if not args.resume:
-        if not (out / "checkpoints").is_dir():
-            move_aside(out)  # it ended before anything was worth keeping
-            return False
         raise UserError(f"{out} is an unfinished run of the same recipe: --resume goes on with it, --fresh moves it aside")
     return False
 
@@ -105,8 +109,11 @@ def _launch(args: argparse.Namespace) -> int:
              "--recipe", args.recipe, "--weights", args.weights, *(["--resume"] if args.resume else [])]  # fmt: skip
     words += [word for setting in args.settings for word in ("--set", setting)]
     code = launch([sys.executable, "-m", "family.cli", *words], args.ranks, args.out / "logs")
+    if code == UserError.exit_code:
+        raise UserError(f"training with {args.ranks} ranks was refused; see above")
     if code:
-        raise Failure(f"training with {args.ranks} ranks failed; `--resume` goes on from the last checkpoint")
+        hint = "; `--resume` goes on from the last checkpoint" if (args.out / "checkpoints").is_dir() else ""
+        raise Failure(f"training with {args.ranks} ranks failed{hint}")
     return 0
 
 
@@ -116,7 +123,6 @@ def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> None:
     import tf_keras
 
     from distributed.devices import use_devices
-
     from family.models.builders import build_variant
     from family.models.weights import load_trunk
     from family.training.runs import save_run
@@ -177,7 +183,7 @@ def _card(args, dataset, recipe, world, devices, train, how, loaded, phases, mod
         "dataset": {"name": dataset.about["name"], "folder": os.path.abspath(args.dataset), "digest": dataset.digest,
                     "ontology_digest": dataset.ontology.digest, "n_train": len(train)},
         "training": {"recipe": args.recipe, "weights": loaded, "ranks": world.size, "devices": devices, "phases": phases,
-                     "trained": recipe.max_updates == 0},
+                     "trained": not 0 < recipe.max_updates < n_updates(len(train), recipe.batch_size)},
         "versions": {name: importlib.metadata.version(name) for name in packages},
     }  # fmt: skip
     card["name"] = member_name(card)

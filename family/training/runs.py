@@ -2,13 +2,17 @@
 
 from pathlib import Path
 
-import tf_keras
+from distributed.loading import load_tensorflow
 
-from family.card import read_card, write_card
-from family.errors import UserError
-from family.models.builders import build_variant
-from family.models.weights import read_layers
-from family.outputs import whole_file
+load_tensorflow()
+
+import tf_keras  # noqa: E402
+
+from family.card import read_card, write_card  # noqa: E402
+from family.errors import UserError  # noqa: E402
+from family.models.builders import build_variant  # noqa: E402
+from family.models.weights import read_layers  # noqa: E402
+from family.outputs import whole_file  # noqa: E402
 
 WEIGHTS = "weights.h5"
 

@@ -298,7 +298,19 @@ def _log(job: Job, row: dict) -> None:
         return
     with open(job.run / "metrics.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
+    _log_to_tensorboard(job.run / "tensorboard", row)
     if row["event"] == "epoch":
         val = f", validation {row['val_accuracy']:.1%}" if "val_accuracy" in row else ""
         print(f"{row['phase']} epoch {row['epoch']}: loss {row['loss']:.3f}, training accuracy {row['accuracy']:.1%}{val}, "
               f"{row['images_per_s']:.0f} images/s", flush=True)  # fmt: skip
+
+
+def _log_to_tensorboard(folder: Path, row: dict) -> None:
+    if row["event"] != "epoch":
+        return
+    writer = tf.summary.create_file_writer(str(folder))
+    with writer.as_default(step=row["step"]):
+        for name in ("loss", "accuracy", "val_accuracy", "rate", "images_per_s"):
+            if name in row:
+                tf.summary.scalar(f"{row['phase']}/{name}", row[name])
+    writer.close()
