@@ -143,7 +143,11 @@ def _measure_accuracy(args: argparse.Namespace, dataset) -> list[dict]:
     from export.evaluate import evaluate
     from export.opening import open_model
 
-    known = {(row["model_sha256"], row["dataset"].get("digest"), row["dataset"].get("split")) for row in read_rows([args.out]) if row["kind"] == "accuracy"}
+    known = {
+        (row["model_sha256"], row["dataset"].get("digest"), row["dataset"].get("split"))
+        for row in read_rows([args.out])
+        if row["kind"] == "accuracy"
+    }
     rows = []
     for predictor in _open_all(args):
         row = identify(predictor, "accuracy")
@@ -152,7 +156,15 @@ def _measure_accuracy(args: argparse.Namespace, dataset) -> list[dict]:
         model = open_model(predictor.bundle.folder, predictor.settings.scheme, args.provider, 0)
         metrics = evaluate(model, dataset, args.split)
         about = {"name": dataset.about["name"], "digest": dataset.digest, "split": args.split}
-        rows.append({**row, "bundle": os.path.relpath(predictor.bundle.folder, args.out.parent), "dataset": about, "n": metrics["n"], "metrics": {**metrics, "n_listings": metrics["listings"]["n"]}})
+        rows.append(
+            {
+                **row,
+                "bundle": os.path.relpath(predictor.bundle.folder, args.out.parent),
+                "dataset": about,
+                "n": metrics["n"],
+                "metrics": {**metrics, "n_listings": metrics["listings"]["n"]},
+            }
+        )
         append_rows(args.out, rows[-1:], _same_measurement)
     return rows
 
@@ -177,4 +189,6 @@ def _print_rows(rows: list[dict]) -> None:
             print(f"{row['member']:36} p50 {ms['p50']:7.2f} ms  p99 {ms['p99']:7.2f} ms  {rate:7.1f} images/s  {row['size_mb']:6.1f} MB")
         else:
             top1 = row["metrics"]["top1"]
-            print(f"{row['member']:36} top-1 {top1['micro']:.1%} micro, {top1['macro']:.1%} macro on {row['n']} {row['dataset']['split']} images")
+            print(
+                f"{row['member']:36} top-1 {top1['micro']:.1%} micro, {top1['macro']:.1%} macro on {row['n']} {row['dataset']['split']} images"
+            )

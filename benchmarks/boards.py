@@ -69,8 +69,7 @@ def _board(scope: str, mine: Sequence[dict], latency: tuple | None, accuracy: tu
     members = [
         _member(kinds["latency"].get(latency), kinds["accuracy"].get(accuracy))
         for kinds in mine
-        if (latency in kinds["latency"] or not kinds["latency"])
-        and (accuracy in kinds["accuracy"] or not kinds["accuracy"])
+        if (latency in kinds["latency"] or not kinds["latency"]) and (accuracy in kinds["accuracy"] or not kinds["accuracy"])
     ]
     names = [member["member"] for member in members]
     for member in members:
@@ -131,7 +130,4 @@ def _remarks(member: dict) -> dict[str, str]:
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
     """Say of each (cost, gain) whether no other point is as good in both and better in one."""
-    return [
-        not any(cost <= point[0] and gain >= point[1] and (cost, gain) != point for cost, gain in points)
-        for point in points
-    ]
+    return [not any(cost <= point[0] and gain >= point[1] and (cost, gain) != point for cost, gain in points) for point in points]

@@ -62,7 +62,9 @@ def upper_bound(samples: np.ndarray, quantile: float, confidence: float = 0.95) 
     """
     n, below = len(samples), 0.0
     for k in range(n):
-        below += math.exp(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * math.log(quantile) + (n - k) * math.log1p(-quantile))
+        below += math.exp(
+            math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * math.log(quantile) + (n - k) * math.log1p(-quantile)
+        )
         if below >= confidence:
             return float(np.sort(samples)[k])
     return None

@@ -76,8 +76,7 @@ def check_row(row: object, where: str) -> None:
 def _is_square(confusion: object) -> bool:
     ids, matrix = part_of(confusion, "ids", list), part_of(confusion, "matrix", list)
     return 0 < len(ids) == len(matrix) and all(
-        isinstance(line, list) and len(line) == len(ids) and all(isinstance(n, int) for n in line)
-        for line in matrix
+        isinstance(line, list) and len(line) == len(ids) and all(isinstance(n, int) for n in line) for line in matrix
     )
 
 

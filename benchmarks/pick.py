@@ -77,7 +77,9 @@ def pick(
     if budget_ms is None and min_accuracy is None:
         return {"front": _front(candidates)}
     fitting = [
-        c for c in candidates if (budget_ms is None or c["cost_ms"] <= budget_ms) and (min_accuracy is None or c["accuracy_lower"] >= min_accuracy)
+        c
+        for c in candidates
+        if (budget_ms is None or c["cost_ms"] <= budget_ms) and (min_accuracy is None or c["accuracy_lower"] >= min_accuracy)
     ]
     if not fitting:
         raise NothingFits(_misses(candidates, budget_ms, min_accuracy, percentile))
@@ -130,7 +132,9 @@ def _candidate(member: dict, percentile: str, metric: str) -> dict:
         "scheme": member["scheme"],
         "latency_ms": {key: latency.get(key) for key in ("p50", "p99", "upper")},
         "accuracy": accuracy,
-        "accuracy_lower": lower_bound(accuracy, int(number_at(member["accuracy"]["metrics"], "n_listings") or member["accuracy"].get("n") or 0)),
+        "accuracy_lower": lower_bound(
+            accuracy, int(number_at(member["accuracy"]["metrics"], "n_listings") or member["accuracy"].get("n") or 0)
+        ),
         "cost_ms": cost_ms,
         "provider": member["latency"].get("provider"),
         "threads": member["latency"].get("threads"),
@@ -180,7 +184,10 @@ def _copy(found: dict, args: argparse.Namespace) -> None:
     from family.outputs import is_done, whole_folder
 
     source = _locate(found["bundle"], args.results)
-    serve = {key: found[key] for key in ("scheme", "threads", "provider", "machine", "cpu", "measured_at", "latency_ms", "model_sha256", "measurement")}
+    serve = {
+        key: found[key]
+        for key in ("scheme", "threads", "provider", "machine", "cpu", "measured_at", "latency_ms", "model_sha256", "measurement")
+    }
     made_of = {"command": "pick", "member": found["member"], **serve}
     if is_done(args.copy_to, made_of, args.fresh):
         return

@@ -25,7 +25,12 @@ def render(rows: list[dict], budgets_ms: tuple[float, ...] = BUDGETS_MS) -> str:
 
 def _picks(rows: list[dict], budgets_ms: tuple[float, ...]) -> str:
     scopes = list(dict.fromkeys(board["scope"] for board in boards(rows)))
-    lines = ["### What `family pick` answers", "", "| scope | budget (p99, ms) | member | top-1 % | p99 at most, ms |", "|---|---|---|---|---|"]
+    lines = [
+        "### What `family pick` answers",
+        "",
+        "| scope | budget (p99, ms) | member | top-1 % | p99 at most, ms |",
+        "|---|---|---|---|---|",
+    ]
     for scope in scopes:
         for budget_ms in budgets_ms:
             try:

@@ -19,13 +19,10 @@ TITLE = "Accuracy and latency of the family"
 SCHEMES = ("fp32", "fp16", "int8")
 ORIGIN = Path(__file__).parent / "results" / "origin.json"
 WORDS = {
-    "member": "a trained model in one scheme, named variant-resolution-scope-scheme, with the recipe's label "
-    "after the scope",
-    "scope": "what a member knows: general is the whole tree, a vertical is one part of it; each is measured "
-    "on its own rows",
+    "member": "a trained model in one scheme, named variant-resolution-scope-scheme, with the recipe's label after the scope",
+    "scope": "what a member knows: general is the whole tree, a vertical is one part of it; each is measured on its own rows",
     "scheme": "how the numbers in the model file are stored: fp32, fp16 or int8",
-    "p50, p99": "half, and 99 of 100, of the images took at most this long, from JPEG bytes to answer, one "
-    "at a time",
+    "p50, p99": "half, and 99 of 100, of the images took at most this long, from JPEG bytes to answer, one at a time",
     "upper": "with 95 % confidence the true p99 is not above this; a budget is compared with it",
     "top-k": "the right category was among the k best guesses, in per cent of images",
     "macro": "top-1 averaged over categories instead of images, so that rare categories count as much",
@@ -38,8 +35,7 @@ LEVELS_NOTE = (
     "mark's area grows with the number of category nodes at the level."
 )
 COSTS_NOTE = (
-    "Each member against the fp32 member of the same run. A speed of 2.00× is half the p50; points are "
-    "percentage points of accuracy."
+    "Each member against the fp32 member of the same run. A speed of 2.00× is half the p50; points are percentage points of accuracy."
 )
 CSV_FIELDS = [
     *("scope", "machine", "provider", "threads", "batch", "dataset", "split", "digest", "n_images", "member"),
@@ -48,11 +44,10 @@ CSV_FIELDS = [
 ]
 WIDE_PX, NARROW_PX = 1040, 358
 
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "results", nargs="+", type=Path, metavar="RESULTS.jsonl", help="measurements, one a line"
-    )
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS.jsonl", help="measurements, one a line")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the report")
     parser.add_argument("--budget-ms", type=float, metavar="MS", help="mark what answers within this, at p99")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a path")
@@ -253,9 +248,7 @@ def _levels(board: dict) -> dict[int, int | None]:
 def _columns(board: dict, budget_ms: float | None) -> list[dict]:
     """Return the columns of a board's table, without those that hold nothing."""
     columns = [{"key": "size_mb", "label": "size\nMB", "text": amount}]
-    columns += [
-        {"key": f"{key}_ms", "label": f"{key}\nms", "text": amount} for key in ("p50", "p99", "upper")
-    ]
+    columns += [{"key": f"{key}_ms", "label": f"{key}\nms", "text": amount} for key in ("p50", "p99", "upper")]
     if budget_ms and board["machine"]:
         columns.append({"key": "fits", "label": f"fits\n{budget_ms:g} ms", "text": _yes, "high": True})
     columns.append({"key": "images_per_s", "label": "rate\nimages/s", "text": amount, "high": True})
@@ -263,9 +256,7 @@ def _columns(board: dict, budget_ms: float | None) -> list[dict]:
     columns += [{"key": key, "label": f"{label}\n%", "text": percent, "high": True} for key, label in rates]
     for level, n in _levels(board).items():
         hint = f"level {level}, {_counted(n, 'category node')}"
-        columns.append(
-            {"key": f"L{level}", "label": f"L{level}\n%", "text": percent, "high": True, "help": hint}
-        )
+        columns.append({"key": f"L{level}", "label": f"L{level}\n%", "text": percent, "high": True, "help": hint})
     held = _held(columns, [*board["members"], {"fits": budget_ms}])
     return [{"key": "member", "label": "member"}, *held]
 
@@ -281,12 +272,7 @@ def _yes(value: bool | None) -> str:
 
 def _details(board: dict) -> str:
     """Say why members are marked, where the mark alone does not."""
-    told = [
-        f"{m['member']}: {mark}, {why}."
-        for m in board["members"]
-        for mark, why in m["remarks"].items()
-        if why
-    ]
+    told = [f"{m['member']}: {mark}, {why}." for m in board["members"] for mark, why in m["remarks"].items() if why]
     return plain(" ".join(told))
 
 
@@ -338,10 +324,7 @@ def _origin() -> tuple[list[dict], list[dict], str]:
     origin = json.loads(ORIGIN.read_text(encoding="utf-8"))
     status = origin["status"].replace(", ", ",\n")
     columns = [{"key": "measure", "label": "measure"}, {"key": "percent", "label": f"published %\n{status}"}]
-    note = (
-        f"Source: {origin['source']}, {origin['data']}. They are {origin['status']}, "
-        "so they cannot be compared with the tables above."
-    )
+    note = f"Source: {origin['source']}, {origin['data']}. They are {origin['status']}, so they cannot be compared with the tables above."
     return origin["figures"], columns, note
 
 
@@ -503,9 +486,7 @@ def _confusion(board: dict) -> str:
         if confusion and "untrained" not in member["remarks"]:
             about = f"{member['member']}, level {confusion.get('level')}"
             wide, narrow = (
-                pages.heatmap(
-                    confusion["ids"], confusion["matrix"], title=f"Confusion of {about}", width=width
-                )
+                pages.heatmap(confusion["ids"], confusion["matrix"], title=f"Confusion of {about}", width=width)
                 for width in (760, NARROW_PX)
             )
             caption = (
@@ -560,8 +541,6 @@ def _csv(found: Sequence[dict]) -> str:
         row["machine"] = latency.get("machine", {}).get("name")
         row |= {key: accuracy.get("dataset", {}).get(key) for key in ("split", "digest")}
         row |= {"dataset": accuracy.get("dataset", {}).get("name"), "n_images": accuracy.get("n")}
-        row["remarks"] = "; ".join(
-            f"{mark}: {why}" if why else mark for mark, why in member["remarks"].items()
-        )
+        row["remarks"] = "; ".join(f"{mark}: {why}" if why else mark for mark, why in member["remarks"].items())
         rows.append(row)
     return pages.csv_table(rows, [*CSV_FIELDS, *(f"L{level}" for level in levels), "front", "remarks"])

@@ -49,7 +49,9 @@ class Bundle:
             raise UserError(f"{path} is missing")
         found = sha256_of(path)
         if found != self.schemes[scheme]["sha256"]:
-            raise UserError(f"{path} is not the file of the card: sha256 {found[:12]}..., the card says {self.schemes[scheme]['sha256'][:12]}...")
+            raise UserError(
+                f"{path} is not the file of the card: sha256 {found[:12]}..., the card says {self.schemes[scheme]['sha256'][:12]}..."
+            )
         return path
 
     def samples(self, scheme: str) -> tuple[list[bytes], np.ndarray]:

@@ -26,7 +26,13 @@ def run(args: argparse.Namespace) -> int:
     dataset = open_dataset(args.dataset)
     model = open_model(args.model, args.scheme, args.provider, args.threads)
     # Not the provider and not the threads: the answers don't depend on them.
-    made_of = {"command": "evaluate", "member": model.member, "model_sha256": model.about["model_sha256"], "split": args.split, "dataset": dataset.digest}
+    made_of = {
+        "command": "evaluate",
+        "member": model.member,
+        "model_sha256": model.about["model_sha256"],
+        "split": args.split,
+        "dataset": dataset.digest,
+    }
     if is_done(args.out, made_of, args.fresh):
         print(f"{args.out}: already done", file=sys.stderr)
         metrics = read_json(args.out / "metrics.json")

@@ -53,7 +53,9 @@ def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, max_d
         found = parity(model.predict(checked.astype(np.float32), verbose=0, batch_size=16), _answers(folder, card, "fp32", checked))
         print(f"fp32: max |dp| {found['max_dp']:.1e}, agreement {found['agreement']:.1%} on {found['n']} images")
         if not parity_holds(found):
-            raise Failure(f"fp32 does not give the run's answers: max |dp| {found['max_dp']:.2e} (allowed {MAX_DP:.0e}), agreement {found['agreement']:.2%}")
+            raise Failure(
+                f"fp32 does not give the run's answers: max |dp| {found['max_dp']:.2e} (allowed {MAX_DP:.0e}), agreement {found['agreement']:.2%}"
+            )
         refused = []
         if "int8" in schemes:
             refused += _export_int8(folder, card, dataset, val, how, max_drop)
@@ -101,7 +103,9 @@ def _export_int8(folder: Path, card: dict, dataset: Dataset, val: Rows, how: Pre
     ranked_on = np.zeros(len(chosen), bool)
     ranked_on[np.random.default_rng(0).permutation(len(chosen))[: len(chosen) * N_RANKED_ON // (N_CALIBRATION + N_RANKED_ON)]] = True
     int8 = folder / "model.int8.onnx"
-    made = quantize(folder / "model.fp32.onnx", int8, _decode_all(train.take(chosen[~ranked_on]), how), _decode_all(train.take(chosen[ranked_on]), how))
+    made = quantize(
+        folder / "model.fp32.onnx", int8, _decode_all(train.take(chosen[~ranked_on]), how), _decode_all(train.take(chosen[ranked_on]), how)
+    )
     pixels = _decode_all(val, how)
     verdict = gate(_answers(folder, card, "fp32", pixels), _answers(folder, card, "int8", pixels), val.labels, max_drop)
     print(f"int8: {verdict['drop_points']:+.2f} points lost on {verdict['n']} validation images (95 % interval "

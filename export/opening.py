@@ -53,15 +53,26 @@ def _open_bundle(folder: Path, scheme, provider, threads) -> Model:
     used = predictor.settings
     if bundle.card.get("serve"):
         _say_settings(bundle.card["serve"], used)
-    about = {"scheme": used.scheme, "provider": predictor.provider, "threads": used.n_threads, "model_sha256": bundle.schemes[used.scheme]["sha256"]}
+    about = {
+        "scheme": used.scheme,
+        "provider": predictor.provider,
+        "threads": used.n_threads,
+        "model_sha256": bundle.schemes[used.scheme]["sha256"],
+    }
     return Model(member_name(bundle.card, used.scheme), bundle.card, predictor.predict, about)
 
 
 def _say_settings(picked: dict, used) -> None:
     """Say which settings are used, and warn where they were measured on another processor."""
-    print(f"running {used.scheme} with {used.n_threads} threads; picked: {picked['scheme']} with {picked['threads']} on {picked['machine']}", file=sys.stderr)
+    print(
+        f"running {used.scheme} with {used.n_threads} threads; picked: {picked.get('scheme')} with {picked.get('threads')} on {picked.get('machine')}",
+        file=sys.stderr,
+    )
     if picked.get("cpu") not in (None, cpu_model()):
-        print(f"warning: it was measured on {picked['cpu']}, this is {cpu_model()}: run `family bench` and `family pick` here", file=sys.stderr)
+        print(
+            f"warning: it was measured on {picked['cpu']}, this is {cpu_model()}: run `family bench` and `family pick` here",
+            file=sys.stderr,
+        )
 
 
 def _open_run(folder: Path) -> Model:

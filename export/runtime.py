@@ -88,7 +88,11 @@ def _open_session(path: str, settings: Settings) -> ort.InferenceSession:
 def _wanted_providers(name: str) -> list[str]:
     if name == "auto":
         # onnxruntime-gpu lists CUDA without a GPU; the session itself says what runs.
-        return [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in ort.get_available_providers() and (p[:3] == "CPU" or _has_gpu())]
+        return [
+            p
+            for p in ("CUDAExecutionProvider", "CPUExecutionProvider")
+            if p in ort.get_available_providers() and (p[:3] == "CPU" or _has_gpu())
+        ]
     if name not in PROVIDERS:
         raise unknown_name("provider", name, ["auto", *PROVIDERS])
     if PROVIDERS[name] not in ort.get_available_providers():

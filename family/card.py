@@ -7,7 +7,16 @@ from family.outputs import read_json, write_json
 
 SCHEMA = 1
 FILE = "card.json"
-_WANTED = {"schema": int, "name": str, "variant": str, "resolution_px": int, "scope": str, "classes": list, "paths": list, "preprocessing": dict}
+_WANTED = {
+    "schema": int,
+    "name": str,
+    "variant": str,
+    "resolution_px": int,
+    "scope": str,
+    "classes": list,
+    "paths": list,
+    "preprocessing": dict,
+}
 _PREPROCESSING = ("resolution_px", "aspect", "filter")
 
 

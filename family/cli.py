@@ -65,7 +65,10 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if debug or not error.name or error.name.split(".")[0] in ("family", "distributed", "export", "benchmarks"):
             raise
-        print(f"family {name}: {error.name} is not installed; `make setup` installs everything, pip install '.[serve]' what predicting needs", file=sys.stderr)
+        print(
+            f"family {name}: {error.name} is not installed; `make setup` installs everything, pip install '.[serve]' what predicting needs",
+            file=sys.stderr,
+        )
         return 2
     except Exception as error:
         if debug:

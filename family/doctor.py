@@ -80,7 +80,9 @@ def _gpus() -> str:
     command = shutil.which("nvidia-smi")
     if not command:
         return "none seen (no nvidia-smi)"
-    asked = subprocess.run([command, "--query-gpu=name,driver_version", "--format=csv,noheader"], capture_output=True, text=True, timeout=20)
+    asked = subprocess.run(
+        [command, "--query-gpu=name,driver_version", "--format=csv,noheader"], capture_output=True, text=True, timeout=20
+    )
     return asked.stdout.strip().replace("\n", "; ") or "none seen"
 
 
@@ -91,4 +93,6 @@ def _horovod() -> tuple[str, list[str]]:
     if asked.returncode:
         last = asked.stderr.strip().splitlines()[-1:] or ["no output"]
         return "broken", [f"Horovod can't be imported ({last[0]}); it must be built after TensorFlow: make clean setup"]
-    return asked.stdout.strip(), [] if "gloo" in asked.stdout else ["Horovod was built without Gloo: set HOROVOD_WITH_GLOO=1 and build it again"]
+    return asked.stdout.strip(), [] if "gloo" in asked.stdout else [
+        "Horovod was built without Gloo: set HOROVOD_WITH_GLOO=1 and build it again"
+    ]

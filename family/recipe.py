@@ -89,7 +89,12 @@ def make_recipe(values: dict) -> Recipe:
 
 
 def _check_ranges(recipe: Recipe) -> None:
-    choices = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "batchnorm": ("auto", "train", "inference"), "aspect": ("stretch", "crop", "pad")}
+    choices = {
+        "optimizer": OPTIMIZERS,
+        "schedule": SCHEDULES,
+        "batchnorm": ("auto", "train", "inference"),
+        "aspect": ("stretch", "crop", "pad"),
+    }
     for key, allowed in choices.items():
         if getattr(recipe, key) not in allowed:
             raise unknown_name(f"value of {key}", getattr(recipe, key), allowed)

@@ -62,10 +62,14 @@ def _card(card: dict) -> str:
     shown["dataset"] = card.get("dataset", {}).get("name")
     for phase in card.get("training", {}).get("phases", []):
         val = f", validation {phase['val_accuracy']:.1%}" if phase.get("val_accuracy") is not None else ""
-        shown[f"phase {phase['phase']}"] = f"{phase['epochs']} epochs, ended by {phase['stopped_by']}, training {phase['train_accuracy']:.1%}{val}"
+        shown[f"phase {phase['phase']}"] = (
+            f"{phase['epochs']} epochs, ended by {phase['stopped_by']}, training {phase['train_accuracy']:.1%}{val}"
+        )
     for scheme, entry in card.get("schemes", {}).items():
         gate = entry.get("gate")
-        shown[f"scheme {scheme}"] = f"{entry['size_mb']} MB" + (f", {gate['drop_points']:+.2f} points lost: {gate['verdict']}" if gate else "")
+        shown[f"scheme {scheme}"] = f"{entry['size_mb']} MB" + (
+            f", {gate['drop_points']:+.2f} points lost: {gate['verdict']}" if gate else ""
+        )
     if card.get("serve"):
         shown["serve"] = f"{card['serve']['scheme']} with {card['serve']['threads']} threads, picked on {card['serve']['machine']}"
     return _lines(shown)

@@ -29,7 +29,9 @@ def place(tmp_path_factory) -> Path:
     family("train", place / "dataset", "--out", place / "run", "--variant", "lite0", "--weights", "none", "--recipe", "scratch",
            "--set", "resolution_px=48", "--set", "finetune_epochs=6", "--set", "batch_size=16")  # fmt: skip
     exported = subprocess.run(
-        [sys.executable, "-m", "family.cli", "export", place / "run", "--out", place / "bundle", "--max-drop", "30"], capture_output=True, text=True
+        [sys.executable, "-m", "family.cli", "export", place / "run", "--out", place / "bundle", "--max-drop", "30"],
+        capture_output=True,
+        text=True,
     )
     assert exported.returncode == 0, exported.stderr
     return place
@@ -108,7 +110,9 @@ def test_the_light_path_predicts_without_tensorflow(place, tmp_path):
         pytest.skip("needs a package index")
     checkout = tmp_path / "checkout"
     listed = subprocess.run(["git", "-C", ROOT, "ls-files", "-co", "--exclude-standard"], capture_output=True, text=True)
-    names = listed.stdout.splitlines() if listed.returncode == 0 else [p.relative_to(ROOT) for p in ROOT.rglob("*.*") if ".venv" not in p.parts]
+    names = (
+        listed.stdout.splitlines() if listed.returncode == 0 else [p.relative_to(ROOT) for p in ROOT.rglob("*.*") if ".venv" not in p.parts]
+    )
     for name in names:
         if (ROOT / name).is_file():
             (checkout / name).parent.mkdir(parents=True, exist_ok=True)

@@ -182,9 +182,7 @@ def contrast(a: str, b: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"), [(None, "–"), (0.123, "0.12"), (8.12, "8.1"), (99.94, "99.9"), (1234.5, "1,234")]
-)
+@pytest.mark.parametrize(("value", "shown"), [(None, "–"), (0.123, "0.12"), (8.12, "8.1"), (99.94, "99.9"), (1234.5, "1,234")])
 def test_amounts_have_sensible_digits(value, shown):
     assert pages.amount(value) == shown
 

@@ -19,7 +19,9 @@ RESULTS = sorted((ROOT / "benchmarks" / "results").glob("caltech101-*.jsonl"))
 
 
 def test_the_tables_are_what_the_program_writes():
-    assert splice(TEXT, render(read_rows(RESULTS))) == TEXT, "run python -m benchmarks.readme README.md benchmarks/results/caltech101-*.jsonl"
+    assert splice(TEXT, render(read_rows(RESULTS))) == TEXT, (
+        "run python -m benchmarks.readme README.md benchmarks/results/caltech101-*.jsonl"
+    )
 
 
 def test_a_document_without_markers_is_refused():

@@ -23,7 +23,9 @@ EXACT = ["--variant", "lite0", "--weights", "none", "--recipe", "scratch", "--se
 
 def family(*words, timeout_s: int = 400, code: int = 0) -> subprocess.CompletedProcess:
     """Run a command line in a process of its own and hold its exit code."""
-    done = subprocess.run([sys.executable, "-m", "family.cli", *map(str, words)], capture_output=True, text=True, timeout=timeout_s, env=ENVIRONMENT)
+    done = subprocess.run(
+        [sys.executable, "-m", "family.cli", *map(str, words)], capture_output=True, text=True, timeout=timeout_s, env=ENVIRONMENT
+    )
     assert done.returncode == code, f"{words}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done
 
@@ -67,7 +69,9 @@ def test_two_ranks_learn_the_same_as_one(dataset, one_rank, tmp_path):
 def test_a_killed_run_resumes_to_the_same_bits(dataset, one_rank, tmp_path):
     run = tmp_path / "run"
     words = ["train", str(dataset), "--out", str(run), *EXACT, "--set", "finetune_epochs=4", "--set", "checkpoint_interval_s=0.001"]
-    child = subprocess.Popen([sys.executable, "-m", "family.cli", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "family.cli", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT
+    )
     deadline = time.monotonic() + 300
     while not (run / "checkpoints").is_dir() or not list((run / "checkpoints").glob("step-*.npz")):
         assert time.monotonic() < deadline and child.poll() is None, "no checkpoint was written"
@@ -120,7 +124,9 @@ def test_a_run_of_another_recipe_is_not_overwritten(dataset, one_rank):
 def test_a_rank_that_dies_ends_the_job_and_is_named(dataset, tmp_path):
     run = tmp_path / "run"
     words = ["train", str(dataset), "--out", str(run), *EXACT, "--set", "finetune_epochs=500", "--ranks", "2"]
-    launcher = subprocess.Popen([sys.executable, "-m", "family.cli", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    launcher = subprocess.Popen(
+        [sys.executable, "-m", "family.cli", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
     deadline = time.monotonic() + 300
     while not (run / "metrics.jsonl").is_file():
         assert time.monotonic() < deadline and launcher.poll() is None, "it did not begin to train"

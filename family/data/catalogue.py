@@ -174,10 +174,7 @@ def grow_leaves(n_categories: int, seed: int) -> list[tuple[str, ...]]:
 def category_ids(paths: list[tuple[str, ...]]) -> list[str]:
     """Return a unique slug for each path: the leaf's name, led by as many ancestors as it takes."""
     hand_named = set(hand_named_leaves())
-    n_names_needed = {
-        path: next(k for k in range(1, MAX_DEPTH) if path[: len(path) - k + 1] in hand_named)
-        for path in paths
-    }
+    n_names_needed = {path: next(k for k in range(1, MAX_DEPTH) if path[: len(path) - k + 1] in hand_named) for path in paths}
     ids: dict[tuple[str, ...], str] = {}
     undecided, n_names = list(paths), 1
     while undecided:
@@ -186,8 +183,7 @@ def category_ids(paths: list[tuple[str, ...]]) -> list[str]:
         for name in [*slugs.values(), *ids.values()]:
             counts[name] = counts.get(name, 0) + 1
         # A grown name ("Nordvik", "Pro") says nothing alone, so the hand-named leaf above always leads it.
-        ids |= {path: name for path, name in slugs.items()
-                if counts[name] == 1 and n_names >= n_names_needed[path]}
+        ids |= {path: name for path, name in slugs.items() if counts[name] == 1 and n_names >= n_names_needed[path]}
         undecided = [path for path in undecided if path not in ids]
         n_names += 1
         if n_names > MAX_DEPTH + 1:

@@ -20,8 +20,7 @@ COUNTS = (2, 3, 4, 6)
 OVERSAMPLING = 2
 # An item may lack a part of the structure, any of its category's marks, or the pattern.
 P_MISSING_PART, P_MISSING_MARK, P_PLAIN = 0.15, 0.12, 0.12
-_CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 20, endpoint=False)),
-                    np.sin(np.linspace(0, 2 * np.pi, 20, endpoint=False))], axis=1)
+_CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 20, endpoint=False)), np.sin(np.linspace(0, 2 * np.pi, 20, endpoint=False))], axis=1)
 
 
 @dataclass(frozen=True)
@@ -113,9 +112,7 @@ def make_item(path: str, rng: np.random.Generator) -> Item:
     return Item(look, palette, frozenset(missing), plain, (float(width), float(height)))
 
 
-def render_item(
-    item: Item, size_px: tuple[int, int], placement: np.ndarray
-) -> tuple[Image.Image, Image.Image]:
+def render_item(item: Item, size_px: tuple[int, int], placement: np.ndarray) -> tuple[Image.Image, Image.Image]:
     """Return the item's colours (RGB) and its coverage (L), both of `size_px` (width, height).
 
     `placement` is the affine map [2, 3] from the item's square to pixels.
@@ -216,8 +213,7 @@ def _pattern(name: str, fine: bool) -> tuple[np.ndarray, ...]:
         "stripes": lambda: _bars(n, vertical=True),
         "bands": lambda: _bars(n, vertical=False),
         "dots": lambda: [_CIRCLE[::2] * (0.75 / n) + (x, y) for x in grid for y in grid],
-        "checks": lambda: [_box(x, y, 1.2 / (n + 1), 1.2 / (n + 1))
-                           for i, x in enumerate(grid) for j, y in enumerate(grid) if (i + j) % 2],
+        "checks": lambda: [_box(x, y, 1.2 / (n + 1), 1.2 / (n + 1)) for i, x in enumerate(grid) for j, y in enumerate(grid) if (i + j) % 2],
         "halves": lambda: [np.array([(-1.6, 0.1), (1.6, 0.1), (1.6, 1.6), (-1.6, 1.6)])],
     }
     return tuple(polygons[name]())

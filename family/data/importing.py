@@ -30,7 +30,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("src", type=Path, metavar="SRC", help="folder with listings.csv or listings.parquet, or folders of images")
     parser.add_argument("out", type=Path, metavar="OUT", help="the dataset folder to write")
     parser.add_argument("--seed", type=int, default=0, help="of the split, where the table gives none (default 0)")
-    parser.add_argument("--max-bad", type=float, default=0.02, metavar="SHARE", help="refuse above this share of unusable rows (default 0.02)")
+    parser.add_argument(
+        "--max-bad", type=float, default=0.02, metavar="SHARE", help="refuse above this share of unusable rows (default 0.02)"
+    )
     parser.add_argument("--fresh", action="store_true", help="move an OUT that is there aside")
 
 
@@ -90,7 +92,9 @@ def _check_rows(table: pa.Table, ontology: Ontology) -> tuple[list[str], dict[in
         if not listing_id:
             problems[row] = "listing_id is empty"
         elif leaf not in leaves:
-            problems[row] = f"unknown category {category!r}" if not leaf else f"category {category!r} is no leaf: it has categories below it"
+            problems[row] = (
+                f"unknown category {category!r}" if not leaf else f"category {category!r} is no leaf: it has categories below it"
+            )
         elif split and split not in SPLITS:
             problems[row] = f"unknown split {split!r}; allowed: {', '.join(SPLITS)}, or empty"
         elif home.setdefault(listing_id, (leaf, split)) != (leaf, split):
@@ -190,8 +194,10 @@ def _write_tables(folder, name, table, ontology, categories, found, kept, seed, 
     about = _describe(name, written, ontology, n_skipped, n_leaks)
     write_json(folder / "dataset.json", about)
     counts = about["counts"]
-    print(f"{counts['images']} images of {counts['listings']} listings in {counts['categories']} categories: "
-          + ", ".join(f"{counts[s]} {s}" for s in SPLITS))
+    print(
+        f"{counts['images']} images of {counts['listings']} listings in {counts['categories']} categories: "
+        + ", ".join(f"{counts[s]} {s}" for s in SPLITS)
+    )
     if n_leaks:
         print(f"warning: {n_leaks} groups of look-alike images sit on both sides of the split that was given; see leaks.csv")
     if about["untrained"]:

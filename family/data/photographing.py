@@ -49,9 +49,7 @@ def draw_light(rng: np.random.Generator) -> Light:
     return Light(float(np.exp(rng.normal(-0.05, 0.22))), np.exp(rng.normal(0, 0.06, 3)))
 
 
-def photograph(
-    item: Item, scene: Image.Image, light: Light, rng: np.random.Generator, image_px: int
-) -> bytes:
+def photograph(item: Item, scene: Image.Image, light: Light, rng: np.random.Generator, image_px: int) -> bytes:
     """Return one JPEG of the item in its scene; the longer side is `image_px`."""
     aspect = rng.choice([a for a, _ in ASPECTS], p=[p for _, p in ASPECTS])
     width_px = image_px if aspect >= 1 else round(image_px * aspect)

@@ -23,7 +23,7 @@ def read_vertical(path: Path) -> dict:
         raise UserError(f"{path}: {error}") from error
     subtrees = fields.get("subtrees")
     if not isinstance(subtrees, list) or not subtrees or not all(isinstance(s, str) for s in subtrees):
-        raise UserError(f"{path}: `subtrees` must be a list of category paths, as in subtrees = [\"Electronics\"]")
+        raise UserError(f'{path}: `subtrees` must be a list of category paths, as in subtrees = ["Electronics"]')
     return fields
 
 

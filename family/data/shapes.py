@@ -14,18 +14,14 @@ FORMS = {
             "light row -.6 .6 .47 .09 .06; light row -.68 .68 .65 .1 .06"
         ),
         "Phones": "body box 0 0 .5 .96; glass box 0 -.12 .4 .66; light row -.3 .3 .76 .06 .07",
-        "Audio": (
-            "body box 0 0 .6 .96; dark disc 0 .38 .44; light disc 0 .38 .17; dark disc 0 -.5 .26; "
-            "accent row -.4 .4 -.86 .05 .05"
-        ),
+        "Audio": ("body box 0 0 .6 .96; dark disc 0 .38 .44; light disc 0 .38 .17; dark disc 0 -.5 .26; accent row -.4 .4 -.86 .05 .05"),
         "Cameras": (
             "body box 0 .14 .96 .56; body box -.1 -.5 .36 .16; dark disc -.05 .14 .48; "
             "glass disc -.05 .14 .33; light disc -.18 0 .09; accent box .66 -.48 .14 .09; "
             "light row .55 .9 -.2 .06 .05"
         ),
         "Televisions": (
-            "body box 0 -.2 .99 .62; glass box 0 -.22 .9 .51; dark box 0 .52 .08 .14; dark box 0 .7 .5 .07; "
-            "accent row .4 .8 .35 .03 .03"
+            "body box 0 -.2 .99 .62; glass box 0 -.22 .9 .51; dark box 0 .52 .08 .14; dark box 0 .7 .5 .07; accent row .4 .8 .35 .03 .03"
         ),
         "Game consoles": (
             "body poly -.6 -.42 .6 -.42 .92 -.1 .98 .6 .66 .64 .4 .26 -.4 .26 -.66 .64 -.98 .6 -.92 -.1; "
@@ -151,8 +147,7 @@ FORMS = {
             "dark poly -.2 -.74 .2 -.74 0 -.48; accent row -.3 .3 .6 .05 .05"
         ),
         "Trousers": (
-            "body poly -.5 -.92 .5 -.92 .64 .94 .14 .94 0 -.25 -.14 .94 -.64 .94; dark box 0 -.86 .5 .07; "
-            "accent row -.4 .4 -.62 .06 .08"
+            "body poly -.5 -.92 .5 -.92 .64 .94 .14 .94 0 -.25 -.14 .94 -.64 .94; dark box 0 -.86 .5 .07; accent row -.4 .4 -.62 .06 .08"
         ),
         "Dresses": (
             "body poly -.24 -.86 .24 -.86 .3 -.1 .8 .9 -.8 .9 -.3 -.1; body line .08 -.2 -.8 -.26 -1; "

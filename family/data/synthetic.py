@@ -15,11 +15,28 @@ MIN_LISTINGS_PER_CATEGORY = 6
 N_IMAGES = ((1, 0.55), (2, 0.27), (3, 0.11), (4, 0.07))
 COUNTRIES = (("DE", 0.3), ("FR", 0.2), ("PL", 0.15), ("IT", 0.12), ("NL", 0.1), ("ES", 0.08), ("CZ", 0.05))
 P_BUSINESS_SELLER = 0.25
-CONDITIONS = ("like new", "barely used", "good condition", "some scratches", "needs work", "must go",
-              "top offer", "pick-up only", "as pictured", "no returns")
+CONDITIONS = (
+    "like new",
+    "barely used",
+    "good condition",
+    "some scratches",
+    "needs work",
+    "must go",
+    "top offer",
+    "pick-up only",
+    "as pictured",
+    "no returns",
+)
 # The median price by department, in euros; other departments cost as much as a hobby.
-MEDIAN_PRICE = {"Electronics": 120.0, "Animals": 200.0, "Transport": 3000.0, "Home and garden": 60.0,
-                "Fashion": 20.0, "Hobby": 30.0, "Property": 150_000.0}
+MEDIAN_PRICE = {
+    "Electronics": 120.0,
+    "Animals": 200.0,
+    "Transport": 3000.0,
+    "Home and garden": 60.0,
+    "Fashion": 20.0,
+    "Hobby": 30.0,
+    "Property": 150_000.0,
+}
 
 
 def make_ontology(n_categories: int, seed: int) -> list[tuple[str, str]]:
@@ -28,9 +45,7 @@ def make_ontology(n_categories: int, seed: int) -> list[tuple[str, str]]:
     return list(zip(category_ids(paths), ("/".join(path) for path in paths), strict=True))
 
 
-def draw_listings(
-    leaves: list[tuple[str, str]], n_listings: int, seed: int, image_px: int = 160
-) -> Iterator[dict]:
+def draw_listings(leaves: list[tuple[str, str]], n_listings: int, seed: int, image_px: int = 160) -> Iterator[dict]:
     """Yield listings in a mixed order, each a function of (leaves, n_listings, seed, its index) alone.
 
     Each is {"listing_id": str, "category": category_id, "images": [JPEG bytes, ...], "title": str,

@@ -53,7 +53,9 @@ def read_layers(path: Path) -> dict[str, list[np.ndarray]]:
     try:
         with h5py.File(path, "r") as file:
             group = file.get("model_weights", file)
-            return {name: [np.asarray(group[name][w]) for w in _names(group[name], "weight_names")] for name in _names(group, "layer_names")}
+            return {
+                name: [np.asarray(group[name][w]) for w in _names(group[name], "weight_names")] for name in _names(group, "layer_names")
+            }
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} is no Keras 2 weights file (HDF5), or it is damaged: {error}") from error
 

@@ -38,9 +38,7 @@ def span(values: Sequence[float], *, log: bool = False, pad: float = 0.08) -> tu
     return (10**low, 10**high) if log else (low, high)
 
 
-def scale(
-    ends: tuple[float, float], pixels: tuple[float, float], *, log: bool = False
-) -> Callable[[float], float]:
+def scale(ends: tuple[float, float], pixels: tuple[float, float], *, log: bool = False) -> Callable[[float], float]:
     """Return the function from a value to its pixel."""
     turn = (lambda value: math.log10(max(value, 1e-9))) if log else float
     low, high = turn(ends[0]), turn(ends[1])
@@ -105,15 +103,11 @@ def frame(box: Box, x_ticks: Sequence[tuple[float, str]], y_ticks: Sequence[tupl
         parts += [stroke(left, y, right, y, "grid"), word(left - 8, y + 4, text, "quiet", "end")]
     for x, text in x_ticks:
         parts.append(stroke(x, bottom, x, bottom + 4, "axis"))
-        parts += [
-            word(x, bottom + 18 + 15 * i, part, "quiet", "middle") for i, part in enumerate(text.split("\n"))
-        ]
+        parts += [word(x, bottom + 18 + 15 * i, part, "quiet", "middle") for i, part in enumerate(text.split("\n"))]
     return [*parts, stroke(left, bottom, right, bottom, "axis")]
 
 
-def legend(
-    entries: Sequence[tuple[str, str]], left: float, right: float, y: float
-) -> tuple[list[str], float]:
+def legend(entries: Sequence[tuple[str, str]], left: float, right: float, y: float) -> tuple[list[str], float]:
     """Lay out a legend from entries (mark drawn around 0,0; text), in as many rows as the width needs.
 
     Returns its parts and the y below it.
@@ -143,9 +137,7 @@ def place_labels(labels: Sequence[dict], taken: Sequence[Box], inside: Box) -> l
     placed: list[Box | None] = []
     for label in labels:
         others = [*taken, *(box for box in placed if box)]
-        free = (
-            box for box in _places(label) if _is_free(box, others, inside) and _is_reached(label, box, others)
-        )
+        free = (box for box in _places(label) if _is_free(box, others, inside) and _is_reached(label, box, others))
         placed.append(next(free, None))
     return placed
 

@@ -55,9 +55,7 @@ def scatter(
     parts += [_spot(spot, groups) for spot in reversed(spots)]
     parts += _spot_labels(spots, steps, box, to_x(budget) if budget else None)
     front = ", ".join(plain(p["label"]) for p in points if p.get("front"))
-    told = f"{len(points)} points, {y_label} against {x_label}." + (
-        f" On the front: {front}." if front else ""
-    )
+    told = f"{len(points)} points, {y_label} against {x_label}." + (f" On the front: {front}." if front else "")
     return _svg(parts, width, box[3] + 48, title, told)
 
 
@@ -91,9 +89,7 @@ def lines(
         spots = [(to_x(p["x"]), to_y(p["y"]), 3 + 6 * (p["n"] / n_most) ** 0.5, p) for p in s["points"]]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _, _ in spots)
         dash = ("", "6 3", "2 3", "9 3 2 3")[i % 4]
-        parts.append(
-            f'<polyline points="{path}" class="{_series(i)} line" stroke-dasharray="{dash or "none"}"/>'
-        )
+        parts.append(f'<polyline points="{path}" class="{_series(i)} line" stroke-dasharray="{dash or "none"}"/>')
         for x, y, radius, p in spots:
             hint = f"{plain(s['label'])}: {p['y']:.1f} at {plain(x_names[p['x']])} (n = {p['n']})"
             mark = marker(x, y, radius, 0, f"{_series(i)} ring")
@@ -101,15 +97,11 @@ def lines(
         ends.append(spots[-1][:2])
     parts += _end_labels(series, ends, box, room)
     n_rows = max((name.count("\n") + 1 for name in x_names.values()), default=1)
-    told = "; ".join(
-        f"{plain(s['label'])}: " + ", ".join(f"{p['y']:.1f}" for p in s["points"]) for s in series
-    )
+    told = "; ".join(f"{plain(s['label'])}: " + ", ".join(f"{p['y']:.1f}" for p in s["points"]) for s in series)
     return _svg(parts, width, box[3] + 12 + 15 * n_rows, title, f"{y_label}. {told}.")
 
 
-def heatmap(
-    names: Sequence[str], counts: Sequence[Sequence[int]], *, title: str, width: int = 760, n_most: int = 24
-) -> str:
+def heatmap(names: Sequence[str], counts: Sequence[Sequence[int]], *, title: str, width: int = 760, n_most: int = 24) -> str:
     """Draw a confusion matrix: rows are true, columns predicted, shaded and numbered in per cent of a row.
 
     Past `n_most` categories, or as many as fit the width, the ones with the fewest rows are drawn together.
@@ -196,9 +188,7 @@ def _importance(point: dict) -> tuple:
     return (quiet, not front, point["x"] if front else -point["y"])
 
 
-def _scatter_key(
-    points: Sequence[dict], groups: Sequence[str], budget: float | None, budget_label: str
-) -> list:
+def _scatter_key(points: Sequence[dict], groups: Sequence[str], budget: float | None, budget_label: str) -> list:
     entries = [(marker(0, 0, 5, i, _series(i)), plain(group)) for i, group in enumerate(groups)]
     if any(p.get("front") for p in points):
         entries.append((stroke(-8, 0, 8, 0, "front"), "Pareto front"))
@@ -228,9 +218,7 @@ def _spot(spot: dict, groups: Sequence[str]) -> str:
     return f"<g><title>{hint}</title>{marker(spot['x'], spot['y'], radius, place, kind)}</g>"
 
 
-def _spot_labels(
-    spots: Sequence[dict], steps: Sequence[tuple], box: axes.Box, budget_x: float | None
-) -> list[str]:
+def _spot_labels(spots: Sequence[dict], steps: Sequence[tuple], box: axes.Box, budget_x: float | None) -> list[str]:
     taken = [(s["x"] - 7, s["y"] - 7, s["x"] + 7, s["y"] + 7) for s in spots]
     taken += [(min(a, c) - 2, min(b, d) - 2, max(a, c) + 2, max(b, d) + 2) for a, b, c, d in steps]
     if budget_x is not None:

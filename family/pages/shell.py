@@ -17,10 +17,7 @@ def page(title: str, lead: str, sections: Sequence[tuple[str, str]]) -> str:
     digest = base64.b64encode(hashlib.sha256(style.SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     links = "".join(f'<a href="#s{i}">{escape(name)}</a>' for i, (name, _) in enumerate(sections, 1))
-    body = "".join(
-        f'<section id="s{i}"><h2>{escape(name)}</h2>\n{content}</section>\n'
-        for i, (name, content) in enumerate(sections, 1)
-    )
+    body = "".join(f'<section id="s{i}"><h2>{escape(name)}</h2>\n{content}</section>\n' for i, (name, content) in enumerate(sections, 1))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
@@ -58,9 +55,7 @@ def multiples(figures: Sequence[str]) -> str:
 
 def definitions(entries: dict[str, str]) -> str:
     """Return words with their meanings."""
-    return (
-        "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in entries.items()) + "</dl>\n"
-    )
+    return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in entries.items()) + "</dl>\n"
 
 
 def table(rows: Sequence[dict], columns: Sequence[dict], *, caption: str = "") -> str:
@@ -96,9 +91,7 @@ def _row(row: dict, columns: Sequence[dict]) -> str:
         sort_by = "" if value is None else escape(value)
         text = escape(cell_text(row, column))
         if place == 0:
-            tags = "".join(
-                f' <span class="tag {kind}">{escape(tag)}</span>' for tag, kind in row.get("tags", ())
-            )
+            tags = "".join(f' <span class="tag {kind}">{escape(tag)}</span>' for tag, kind in row.get("tags", ()))
             cells.append(f'<th scope="row" data-value="{sort_by}">{text}{tags}</th>')
         else:
             cells.append(f'<td data-value="{sort_by}">{text}</td>')

@@ -9,9 +9,7 @@ from collections.abc import Sequence
 NOTHING = "–"  # shown where there is no value
 
 # Control characters (which XML forbids), lone surrogates (which UTF-8 forbids) and marks that reorder text.
-_UNPRINTABLE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]+"
-)
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]+")
 _MARKDOWN_SIGNS = re.compile(r"([\\|`*_\[\]#~])")
 
 

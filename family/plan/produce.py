@@ -35,7 +35,9 @@ class Member:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", type=Path, metavar="DATASET")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets runs/, bundles/, evaluations/, results.jsonl and report/")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="gets runs/, bundles/, evaluations/, results.jsonl and report/"
+    )
     parser.add_argument("--members", default="quick", help=f"{', '.join(sorted(tables()))} or a TOML file (default quick)")
     parser.add_argument("--weights", help="for members that start from imagenet: an HDF5 file instead")
     parser.add_argument("--dry-run", action="store_true", help="print the command lines and end")
@@ -96,7 +98,9 @@ def read_members(name: str, weights: str | None = None) -> list[Member]:
         raise UserError(f"{path}: members are tables, each under [[member]]")
     for row in rows:
         _check_row(row, allowed, path)
-    members = [Member(**{**row, **({"weights": weights} if weights and row.get("weights", "imagenet") == "imagenet" else {})}) for row in rows]
+    members = [
+        Member(**{**row, **({"weights": weights} if weights and row.get("weights", "imagenet") == "imagenet" else {})}) for row in rows
+    ]
     names = [member.folder for member in members]
     if not members or len(set(names)) < len(names):
         raise UserError(f"{path} holds {'no members' if not members else 'two members of one name; give them a `name`'}")

@@ -43,7 +43,10 @@ def run_steps(steps: list[Step]) -> list[str]:
 def _run_group(group: list[Step]) -> list[str]:
     """Run the lines in one process, which tells on a pipe what became of each."""
     reader, writer = os.pipe()
-    lines = [{"words": step.words, "needs": list(map(str, step.needs)), "uses": {k: str(v) for k, v in (step.uses or {}).items()}} for step in group]
+    lines = [
+        {"words": step.words, "needs": list(map(str, step.needs)), "uses": {k: str(v) for k, v in (step.uses or {}).items()}}
+        for step in group
+    ]
     child = subprocess.Popen([sys.executable, "-m", "family.plan.steps", str(writer), json.dumps(lines)], pass_fds=[writer])
     os.close(writer)
     try:

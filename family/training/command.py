@@ -29,7 +29,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scope", default=GENERAL, help="general (default), a vertical's name or its TOML")
     parser.add_argument("--recipe", default="transfer", help="a recipe's name or its TOML (default transfer)")
     parser.add_argument("--ranks", type=int, default=1, metavar="N", help="Horovod ranks on this machine (default 1)")
-    parser.add_argument("--weights", help="none, imagenet, noisy-student, an HDF5 file or a run (default: imagenet, or none for a recipe of one phase)")
+    parser.add_argument(
+        "--weights", help="none, imagenet, noisy-student, an HDF5 file or a run (default: imagenet, or none for a recipe of one phase)"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of RUN")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="key=value", help="change a field of the recipe")
     parser.add_argument("--fresh", action="store_true", help="move a RUN that is there aside")
@@ -66,7 +68,9 @@ def _refuse(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> None:
         )
     dataset.scope(args.scope)
     if args.weights not in (NONE, *DOWNLOADS) and not weights_path(args.weights).is_file():
-        raise UserError(f"no weights at {weights_path(args.weights)}; wanted none, {', '.join(DOWNLOADS)}, a Keras 2 HDF5 file, or a run folder")
+        raise UserError(
+            f"no weights at {weights_path(args.weights)}; wanted none, {', '.join(DOWNLOADS)}, a Keras 2 HDF5 file, or a run folder"
+        )
     if args.ranks < 1 or recipe.batch_size < args.ranks:
         raise UserError(f"--ranks {args.ranks}: wanted 1 to {recipe.batch_size} (batch_size rows are shared by the ranks)")
 

@@ -172,7 +172,9 @@ def _run_epoch(job: Job, phase: Phase, learner: Learner, position: Position, sav
     slices = slices[position.update : learner.n_updates - first]
     warmup = recipe.warmup_epochs * learner.updates_an_epoch
     what = f"{phase.name} epoch {position.epoch + 1}/{phase.epochs}"
-    for inputs, labels, weights, start, total in progress(phase.batches(slices, position.epoch), what, len(slices), "updates", world.is_first):
+    for inputs, labels, weights, start, total in progress(
+        phase.batches(slices, position.epoch), what, len(slices), "updates", world.is_first
+    ):
         rate = learning_rate(first + position.update, learner.n_updates, phase.rate, recipe.batch_size, warmup, phase.schedule)
         learner.optimizer.learning_rate.assign(rate)
         step = tf.constant(position.step, tf.int32)
@@ -249,7 +251,9 @@ def evaluate_rows(job: Job, rows: Rows) -> float:
 def _predict_function(model: tf_keras.Model) -> Callable:
     # One trace a model, kept on it: evaluation runs after every epoch.
     if not hasattr(model, "_family_predict"):
-        call = tf.function(lambda images: tf.argmax(model(tf.cast(images, tf.float32), training=False), -1, tf.int32), reduce_retracing=True)
+        call = tf.function(
+            lambda images: tf.argmax(model(tf.cast(images, tf.float32), training=False), -1, tf.int32), reduce_retracing=True
+        )
         object.__setattr__(model, "_family_predict", call)
     return model._family_predict
 
