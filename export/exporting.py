@@ -8,8 +8,8 @@ from PIL import Image
 
 from export.bundle import open_bundle, sha256_of, write_samples
 from export.quantize import choose_balanced, quantize
-from export.runtime import Predictor, Settings
-from export.verify import MAX_DP, gate, hostile_images, parity, parity_holds
+from export.runtime import Predictor, Settings, run_unfused
+from export.verify import MAX_DP, MAX_DP_FUSED, gate, hostile_images, parity, parity_holds
 from family.card import write_card
 from family.data.dataset import Dataset, Rows, open_dataset
 from family.data.images import Preprocessing, decode_image, decode_rgb
@@ -50,12 +50,9 @@ def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, max_d
         samples = _sample_images(val, how)
         pixels = np.stack([decode_image(data, how) for data in samples])
         checked = np.concatenate([pixels[:64], hostile_images(how.resolution_px)])
-        found = parity(model.predict(checked.astype(np.float32), verbose=0, batch_size=16), _answers(folder, card, "fp32", checked))
-        print(f"fp32: max |dp| {found['max_dp']:.1e}, agreement {found['agreement']:.1%} on {found['n']} images")
-        if not parity_holds(found):
-            raise Failure(
-                f"fp32 does not give the run's answers: max |dp| {found['max_dp']:.2e} (allowed {MAX_DP:.0e}), agreement {found['agreement']:.2%}"
-            )
+        found = _check_parity(
+            model.predict(checked.astype(np.float32), verbose=0, batch_size=16), fp32, _answers(folder, card, "fp32", checked), checked
+        )
         refused = []
         if "int8" in schemes:
             refused += _export_int8(folder, card, dataset, val, how, max_drop)
@@ -71,6 +68,25 @@ def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, max_d
         write_json(folder / "labels.json", labels)
         write_card(folder, card)
     return refused
+
+
+def _check_parity(source: np.ndarray, fp32: Path, served: np.ndarray, images: np.ndarray) -> dict:
+    """Compare the run's answers with the file's, as it is written and as the Predictor serves it.
+
+    Raises:
+        Failure: they differ by more than rounding.
+    """
+    found = parity(source, run_unfused(fp32, images))
+    fused = parity(source, served)
+    print(
+        f"fp32: max |dp| {found['max_dp']:.1e} as written, {fused['max_dp']:.1e} as served, agreement {fused['agreement']:.1%} on {found['n']} images"
+    )
+    if not parity_holds(found) or not parity_holds(fused, MAX_DP_FUSED):
+        raise Failure(
+            f"fp32 does not give the run's answers: max |dp| {found['max_dp']:.2e} (allowed {MAX_DP:.0e}), agreement {found['agreement']:.2%}; "
+            f"as served {fused['max_dp']:.2e} (allowed {MAX_DP_FUSED:.0e}), {fused['agreement']:.2%}"
+        )
+    return {**found, "served": fused}
 
 
 def _held_back_rows(dataset: Dataset, card: dict) -> Rows:

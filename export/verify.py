@@ -2,7 +2,10 @@
 
 import numpy as np
 
-MAX_DP = 1e-5
+MAX_DP = 1e-5  # of the graph as it is written
+# Of the same graph with ONNX Runtime's fusions: its fused x * sigmoid(x) is an approximation. On a B0 trained from scratch and hostile
+# images, max |dp| is 9e-7 unfused, 1.5e-5 fused; with the sigmoid written as 1 / (1 + exp(-x)), which is not fused, 9e-7 again.
+MAX_DP_FUSED = 1e-4
 Z_95 = 1.96
 
 
@@ -31,10 +34,10 @@ def parity(source: np.ndarray, exported: np.ndarray) -> dict:
     return {"n": len(source), "max_dp": float(np.abs(source - exported).max()), "agreement": float(same.mean())}
 
 
-def parity_holds(found: dict) -> bool:
+def parity_holds(found: dict, max_dp: float = MAX_DP) -> bool:
     """Say whether an fp32 export may be called the same model."""
-    # Not `max_dp > MAX_DP`: a NaN must fail.
-    return found["max_dp"] <= MAX_DP and found["agreement"] == 1.0
+    # Not `found > max_dp`: a NaN must fail.
+    return found["max_dp"] <= max_dp and found["agreement"] == 1.0
 
 
 def gate(reference: np.ndarray, scheme: np.ndarray, labels: np.ndarray, max_drop_points: float) -> dict:
