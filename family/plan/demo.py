@@ -9,7 +9,7 @@ from family.outputs import is_done, write_json
 from family.plan.produce import plan, read_members
 from family.plan.steps import Step, run_steps
 
-N_LISTINGS, N_CATEGORIES, SEED = 1500, 40, 0
+N_LISTINGS, N_CATEGORIES, SEED = 1200, 40, 0
 BUDGETS_MS = (5, 20)
 
 
