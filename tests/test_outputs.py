@@ -11,7 +11,8 @@ from family.card import member_name, read_card, write_card
 from family.errors import UserError
 from family.outputs import MADE_OF, is_done, move_aside, read_json, whole_file, whole_folder, write_json
 
-CARD = {"schema": 1, "name": "x", "variant": "b0", "resolution_px": 64, "scope": "general", "classes": [], "preprocessing": {}}
+CARD = {"schema": 1, "name": "x", "variant": "b0", "resolution_px": 64, "scope": "general", "classes": [], "paths": [],
+        "preprocessing": {"resolution_px": 64, "aspect": "stretch", "filter": "bilinear"}}  # fmt: skip
 
 
 def test_nothing_and_an_empty_folder_are_not_done(tmp_path):
@@ -111,6 +112,8 @@ def test_member_names():
         ('{"schema": "1"}', "is no card"),
         (json.dumps({**CARD, "schema": 2}), "card schema 2; this version reads up to 1"),
         (json.dumps({k: v for k, v in CARD.items() if k not in ("classes", "scope")}), "lacks scope, classes"),
+        (json.dumps({**CARD, "classes": ["a"]}), "lacks a path for each class"),
+        (json.dumps({**CARD, "preprocessing": {}}), "lacks preprocessing.resolution_px"),
     ],
 )
 def test_a_card_that_is_none_is_told(tmp_path, text, told):

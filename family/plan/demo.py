@@ -10,7 +10,7 @@ from family.plan.produce import plan, read_members
 from family.plan.steps import Step, run_steps
 
 N_LISTINGS, N_CATEGORIES, SEED = 1200, 40, 0
-BUDGETS_MS = (5, 20)
+BUDGETS_MS = (10, 100)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
