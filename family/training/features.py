@@ -35,7 +35,8 @@ def compute_features(trunk: tf_keras.Model, rows: Rows, how: Preprocessing, fold
     own = rows.take(np.arange(start, stop))
     path = folder / f"part-{world.rank}-of-{world.size}.npy"
     part = np.lib.format.open_memmap(path, "w+", np.float32, (len(own), trunk.output.shape[-1]))
-    embed = tf.function(lambda images: trunk(tf.cast(images, tf.float32), training=False), reduce_retracing=True)
+    images_of_any_number = tf.TensorSpec([None, *trunk.input.shape[1:]], tf.uint8)
+    embed = tf.function(lambda images: trunk(tf.cast(images, tf.float32), training=False), input_signature=[images_of_any_number])
     n_batches = -(-len(own) // BATCH_SIZE)
     batches = progress(plain_batches(own, how, BATCH_SIZE), "features", total=n_batches, unit="batches", shown=world.is_first)
     for k, images in enumerate(batches):

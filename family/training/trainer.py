@@ -249,12 +249,13 @@ def evaluate_rows(job: Job, rows: Rows) -> float:
 
 
 def _predict_function(model: tf_keras.Model) -> Callable:
-    # One trace a model, kept on it: evaluation runs after every epoch.
+    # One trace a model, kept on it: evaluation runs after every epoch, and its last batch is smaller.
     if not hasattr(model, "_family_predict"):
-        call = tf.function(
-            lambda images: tf.argmax(model(tf.cast(images, tf.float32), training=False), -1, tf.int32), reduce_retracing=True
+        signature = [tf.TensorSpec([None, *model.input.shape[1:]], tf.uint8)]
+        answer = tf.function(
+            lambda images: tf.argmax(model(tf.cast(images, tf.float32), training=False), -1, tf.int32), input_signature=signature
         )
-        object.__setattr__(model, "_family_predict", call)
+        object.__setattr__(model, "_family_predict", answer)
     return model._family_predict
 
 
