@@ -14,7 +14,6 @@ from family.errors import UserError
 from family.outputs import whole_file
 from family.pages import NOTHING, amount, percent, plain
 
-SUMMARY = "an HTML and Markdown report of results, with pictures"
 TITLE = "Accuracy and latency of the family"
 SCHEMES = ("fp32", "fp16", "int8")
 ORIGIN = Path(__file__).parent / "results" / "origin.json"

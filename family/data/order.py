@@ -16,7 +16,7 @@ def n_updates(n_rows: int, batch_size: int) -> int:
 
 def update_rows(n_rows: int, batch_size: int, seed: int, epoch: int, k: int) -> np.ndarray:
     """Return the rows of update k of an epoch, int64 [<= batch_size]."""
-    return epoch_order(n_rows, seed, epoch)[k * batch_size : (k + 1) * batch_size]
+    return _cut(epoch_order(n_rows, seed, epoch), batch_size, k)
 
 
 def rank_slice(n: int, rank: int, size: int) -> tuple[int, int]:
@@ -31,7 +31,12 @@ def epoch_slices(n_rows: int, batch_size: int, seed: int, epoch: int, rank: int,
     order = epoch_order(n_rows, seed, epoch)
     slices = []
     for k in range(n_updates(n_rows, batch_size)):
-        rows = order[k * batch_size : (k + 1) * batch_size]
+        rows = _cut(order, batch_size, k)
         start, stop = rank_slice(len(rows), rank, size)
         slices.append((rows[start:stop], start, len(rows)))
     return slices
+
+
+def _cut(order: np.ndarray, batch_size: int, k: int) -> np.ndarray:
+    """Return update k of an epoch's order: the one place that says which rows it holds."""
+    return order[k * batch_size : (k + 1) * batch_size]
