@@ -77,6 +77,15 @@ def test_words_whose_files_are_missing_are_left_out_unless_all_are(tmp_path, cap
     assert "skipped" in failed
 
 
+def test_lines_that_run_beside_one_another_are_told_apart(tmp_path, capfd):
+    steps = [Step(("export", str(tmp_path / f"run-{k}"), "--out", str(tmp_path / f"out-{k}"))) for k in range(3)]
+    steps.insert(1, Step(("export", "never"), (tmp_path / "missing",)))
+    failed = run_steps(steps)
+    assert [line.partition(":")[0] for line in failed] == [str(step) for step in steps]
+    assert "exit code 2" in failed[0] and "skipped" in failed[1] and "exit code 2" in failed[2] and "exit code 2" in failed[3]
+    assert capfd.readouterr().out.count("-- family export") == 3
+
+
 def test_a_stage_that_dies_fails_all_of_its_lines_that_were_left(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     failed = run_steps([Step(("list", "variants")), Step(("list", "schemes"))])

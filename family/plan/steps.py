@@ -1,5 +1,7 @@
-"""Run our own command lines: those of one stage in one process, so that TensorFlow starts once; dependents of a failure are skipped."""
+"""Run our own command lines: those of a stage in one process (or two), so that TensorFlow starts once; dependents of a failure are skipped."""
 
+import contextlib
+import io
 import itertools
 import json
 import os
@@ -7,8 +9,12 @@ import shlex
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+# Exporting is Python of one thread for most of its time (converting, optimizing and quantizing graphs): two at once take half of it.
+AT_ONCE = {"export": 2}
 
 
 @dataclass(frozen=True)
@@ -41,13 +47,25 @@ def run_steps(steps: list[Step]) -> list[str]:
 
 
 def _run_group(group: list[Step]) -> list[str]:
-    """Run the lines in one process, which tells on a pipe what became of each."""
+    """Run the lines of a stage, in one process or in a few at once, and return the failures in the lines' order."""
+    n = min(len(group), AT_ONCE.get(group[0].stage, 1))
+    shares = [group[k::n] for k in range(n)]
+    with ThreadPoolExecutor(n) as pool:
+        told: list[str] = [""] * len(group)
+        for k, answers in enumerate(pool.map(lambda share: _run_share(share, n > 1), shares)):
+            told[k::n] = answers
+    return [f"{step}: {answer}" for step, answer in zip(group, told, strict=True) if answer != "done"]
+
+
+def _run_share(share: list[Step], beside_others: bool) -> list[str]:
+    """Run lines in one process, which tells on a pipe what became of each."""
     reader, writer = os.pipe()
     lines = [
         {"words": step.words, "needs": list(map(str, step.needs)), "uses": {k: str(v) for k, v in (step.uses or {}).items()}}
-        for step in group
+        for step in share
     ]
-    child = subprocess.Popen([sys.executable, "-m", "family.plan.steps", str(writer), json.dumps(lines)], pass_fds=[writer])
+    words = [sys.executable, "-m", "family.plan.steps", str(writer), str(int(beside_others)), json.dumps(lines)]
+    child = subprocess.Popen(words, pass_fds=[writer])
     os.close(writer)
     try:
         with os.fdopen(reader) as pipe:
@@ -57,8 +75,7 @@ def _run_group(group: list[Step]) -> list[str]:
         if child.poll() is None:
             child.terminate()
             child.wait()
-    answers += [f"its process ended with {child.returncode}"] * (len(group) - len(answers))
-    return [f"{step}: {answer}" for step, answer in zip(group, answers, strict=True) if answer != "done"]
+    return answers + [f"its process ended with {child.returncode}"] * (len(share) - len(answers))
 
 
 def _run_line(line: dict) -> str:
@@ -76,12 +93,18 @@ def _run_line(line: dict) -> str:
     return f"exit code {code}" if code else "done"
 
 
-def _main(pipe: int, lines: list[dict]) -> None:
+def _main(pipe: int, beside_others: bool, lines: list[dict]) -> None:
     with os.fdopen(pipe, "w") as answers:
         for line in lines:
-            answers.write(_run_line(line) + "\n")
+            # Beside others, what a line says comes out at once when it has ended, so that it can be read.
+            said = io.StringIO()
+            with contextlib.redirect_stdout(said) if beside_others else contextlib.nullcontext():
+                answer = _run_line(line)
+            sys.stdout.write(said.getvalue())
+            sys.stdout.flush()
+            answers.write(answer + "\n")
             answers.flush()
 
 
 if __name__ == "__main__":
-    _main(int(sys.argv[1]), json.loads(sys.argv[2]))
+    _main(int(sys.argv[1]), sys.argv[2] == "1", json.loads(sys.argv[3]))
