@@ -39,8 +39,8 @@ def main(words: list[str]) -> None:
 
 
 def _start(args: argparse.Namespace):
+    from distributed.joining import join
     from distributed.loading import load_tensorflow
-    from distributed.world import join
 
     world = join()
     load_tensorflow()

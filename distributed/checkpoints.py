@@ -9,32 +9,50 @@ from pathlib import Path
 
 import numpy as np
 
-KEPT = 2
+_BEST = "best.npz"
 
 
-def save(folder: Path, step: int, arrays: dict[str, np.ndarray], state: dict) -> Path:
-    """Write `step-N.npz` beside and rename it; keep the last few."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step-{step:09d}.npz"
-    partial = folder / f".{path.name}.partial"
+def save(folder: Path, step: int, arrays: dict[str, np.ndarray], state: dict, n_kept: int = 2) -> Path:
+    """Write `step-N.npz`; keep the last `n_kept`."""
+    path = _write(folder / f"step-{step:09d}.npz", arrays, state)
+    for old in sorted(folder.glob("step-*.npz"))[:-n_kept]:
+        old.unlink()
+    return path
+
+
+def save_best(folder: Path, step: int, arrays: dict[str, np.ndarray], state: dict) -> Path:
+    """Write `best.npz` in place of the one before."""
+    return _write(folder / _BEST, arrays, {**state, "step": step})
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray], state: dict) -> Path:
+    """Write arrays and a state beside `path` and rename; a kill leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
     packed = {**arrays, "state": np.frombuffer(json.dumps(state).encode(), np.uint8)}
     with open(partial, "wb") as file:
         np.savez(file, **packed)
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
-    for old in sorted(folder.glob("step-*.npz"))[:-KEPT]:
-        old.unlink()
     return path
 
 
 def load_newest(folder: Path) -> tuple[dict[str, np.ndarray], dict] | None:
     """Return the arrays and the state of the newest sound checkpoint; a damaged one is named and passed over."""
-    for path in sorted(folder.glob("step-*.npz"), reverse=True):
-        try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            return arrays, json.loads(arrays.pop("state").tobytes())
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            print(f"warning: the checkpoint {path} is damaged ({error}); trying the one before", file=sys.stderr)
-    return None
+    return next((found for path in sorted(folder.glob("step-*.npz"), reverse=True) if (found := _read(path))), None)
+
+
+def load_best(folder: Path) -> tuple[dict[str, np.ndarray], dict] | None:
+    """Return the arrays and the state of the best checkpoint, if there is a sound one."""
+    return _read(folder / _BEST) if (folder / _BEST).is_file() else None
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict] | None:
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        return arrays, json.loads(arrays.pop("state").tobytes())
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        print(f"warning: the checkpoint {path} is damaged ({error}) and passed over", file=sys.stderr)
+        return None

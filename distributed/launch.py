@@ -10,19 +10,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from distributed.world import CPUS_VARIABLE, LAUNCHER_VARIABLE
+from distributed.heartbeat import SILENCE_S, Monitor
+from distributed.joining import CPUS_VARIABLE, LAUNCHER_VARIABLE, MONITOR_VARIABLE, gloo_environment
+from distributed.rendezvous import serve
+from distributed.signals import AGREED_CODES, FORWARDED
+from distributed.world import last_lines, say_lost
 
-_TAIL_LINES = 12
+_LOOPBACK = "127.0.0.1"
+_LEAVING_S = 30  # after the first rank that ends because all agreed to
 
 
-def launch(command: list[str], n_ranks: int, logs: Path) -> int:
+def launch(command: list[str], n_ranks: int, logs: Path, silence_s: float = SILENCE_S) -> int:
     """Run a command as `n_ranks` local Horovod ranks and return 0, or the exit code of the first rank that failed.
 
-    Rank 0 writes to our own output, the others to `logs/rank-N.log`. When one rank fails, the others are stopped and its last
-    lines are shown; when this process ends, however it ends, so do they.
+    Rank 0 writes to our own output, the others to `logs/rank-N.log`. When one rank fails or stops answering, the others are
+    stopped and its last lines are shown; when this process ends, however it ends, so do they. SIGUSR1 and SIGTERM are passed on.
     """
-    with started([command] * n_ranks, logs, first_is_shown=True) as children:
-        return _watch(children, logs)
+    lost = []
+    monitor = Monitor(_LOOPBACK, n_ranks, lambda *loss: lost.append(loss), silence_s)
+    environment = {MONITOR_VARIABLE: f"{_LOOPBACK}:{monitor.port}"}
+    try:
+        with started([command] * n_ranks, logs, environment=environment, first_is_shown=True) as children, _forwarding(children):
+            return _watch(children, logs, lost)
+    finally:
+        monitor.stop()
 
 
 @contextmanager
@@ -37,13 +48,14 @@ def started(
         first_is_shown: the first writes to our own output; the others, or else all, to `logs/rank-N.log`.
     """
     n = len(commands)
-    server, port = _rendezvous(n) if joined else (None, 0)
+    name = f"local-{secrets.token_hex(4)}"
+    rendezvous = serve(_LOOPBACK, [0], name, [("localhost", n)]) if joined else None
     logs.mkdir(parents=True, exist_ok=True)
     cores = _share_cores(n)
     children = []
     try:
         for rank, command in enumerate(commands):
-            own = _rank_environment(rank, n, port) if joined else {}
+            own = _rank_environment(rank, n, rendezvous.port, name) if rendezvous else {}
             own |= {CPUS_VARIABLE: cores[rank], LAUNCHER_VARIABLE: str(os.getpid())}
             own = {**os.environ, **own, **(environment or {})}
             with open(logs / f"rank-{rank}.log", "wb") as log:
@@ -56,23 +68,13 @@ def started(
                 child.kill()
         for child in children:
             child.wait()
-        if server:
-            server.stop()
+        if rendezvous:
+            rendezvous.stop()
 
 
-def _rendezvous(n_ranks: int):
-    """Start Horovod's rendezvous server with the plan of one host."""
-    from horovod.runner.common.util.hosts import get_host_assignments, parse_hosts
-    from horovod.runner.http.http_server import RendezvousServer
-
-    server = RendezvousServer(verbose=0)
-    port = server.start()
-    server.init(get_host_assignments(parse_hosts(f"localhost:{n_ranks}"), n_ranks, n_ranks))
-    return server, port
-
-
-def _rank_environment(rank: int, n_ranks: int, port: int) -> dict[str, str]:
+def _rank_environment(rank: int, n_ranks: int, port: int, name: str) -> dict[str, str]:
     return {
+        **gloo_environment(_LOOPBACK, port, "lo"),
         "HOROVOD_RANK": str(rank),
         "HOROVOD_SIZE": str(n_ranks),
         "HOROVOD_LOCAL_RANK": str(rank),
@@ -80,21 +82,8 @@ def _rank_environment(rank: int, n_ranks: int, port: int) -> dict[str, str]:
         "HOROVOD_CROSS_RANK": "0",
         "HOROVOD_CROSS_SIZE": "1",
         "HOROVOD_HOSTNAME": "localhost",
-        "HOROVOD_CONTROLLER": "gloo",
-        "HOROVOD_CPU_OPERATIONS": "gloo",
-        "HOROVOD_GLOO_RENDEZVOUS_ADDR": "127.0.0.1",
-        "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port),
-        "HOROVOD_GLOO_IFACE": "lo",
-        "HOROVOD_GLOO_TIMEOUT_SECONDS": "300",  # ranks meet after tracing; faults are seen by watching, not by this
-        "HOROVOD_JOB_ID": secrets.token_hex(4),
-        "HOROVOD_CYCLE_TIME": os.environ.get("HOROVOD_CYCLE_TIME", _cycle_time_ms()),
+        "HOROVOD_JOB_ID": name,
     }
-
-
-def _cycle_time_ms() -> str:
-    # Horovod's ranks speak every cycle, even when none has anything to say. Where they compute on the same cores, its default
-    # of 1 ms costs a tenth of them; a step takes seconds there and can wait 10 ms for its sums. Beside a GPU it cannot.
-    return "1" if Path("/proc/driver/nvidia").exists() else "10"
 
 
 def _share_cores(n_ranks: int) -> list[str]:
@@ -106,30 +95,53 @@ def _share_cores(n_ranks: int) -> list[str]:
     return [",".join(map(str, cores[rank * share : (rank + 1) * share])) for rank in range(n_ranks)]
 
 
-def _watch(children: list[subprocess.Popen], logs: Path) -> int:
-    """Wait for all; the first that fails ends the others."""
+@contextmanager
+def _forwarding(children: list[subprocess.Popen]) -> Iterator[None]:
+    """Pass the signals that ranks agree on to all of them; they end by themselves."""
 
-    def stop(signum, frame):
-        raise KeyboardInterrupt
+    def forward(number, frame):
+        for child in children:
+            if child.poll() is None:
+                child.send_signal(number)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, forward) for number in FORWARDED}
     try:
-        while True:
-            codes = [child.poll() for child in children]
-            failed = [rank for rank, code in enumerate(codes) if code]
-            if failed:
-                return _report_failure(failed[0], codes[failed[0]], logs)
-            if all(code == 0 for code in codes):
-                return 0
-            time.sleep(0.1)
+        yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _watch(children: list[subprocess.Popen], logs: Path, lost: list) -> int:
+    """Wait for all; the first that fails, or that is lost, ends the others."""
+    while True:
+        codes = [child.poll() for child in children]
+        failed = [rank for rank, code in enumerate(codes) if code]
+        if failed and codes[failed[0]] in AGREED_CODES:
+            return _wait_for_rest(children, codes[failed[0]])
+        if failed:
+            return _report_failure(failed[0], codes[failed[0]], logs)
+        if all(code == 0 for code in codes):
+            return 0
+        silent = [loss for loss in lost if "answered" in loss[2]]  # one that went away is about to be seen above
+        if silent:
+            rank, _, what = silent[0]
+            say_lost(rank, "", what, [] if rank == 0 else last_lines(logs / f"rank-{rank}.log"))
+            return 1
+        time.sleep(0.1)
+
+
+def _wait_for_rest(children: list[subprocess.Popen], code: int) -> int:
+    """Wait for the other ranks of a world that agreed to end."""
+    deadline = time.monotonic() + _LEAVING_S
+    while time.monotonic() < deadline and any(child.poll() is None for child in children):
+        time.sleep(0.1)
+    return code
 
 
 def _report_failure(rank: int, code: int, logs: Path) -> int:
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     print(f"rank {rank} {how}; the other ranks were stopped", file=sys.stderr)
     if rank > 0:
-        lines = (logs / f"rank-{rank}.log").read_text(errors="replace").splitlines()[-_TAIL_LINES:]
-        print("\n".join(f"  rank {rank}: {line}" for line in lines), file=sys.stderr)
+        print("\n".join(f"  rank {rank}: {line}" for line in last_lines(logs / f"rank-{rank}.log")), file=sys.stderr)
     return code if 0 < code < 128 else 1

@@ -1,17 +1,11 @@
 """The world that a process trains in: its rank, the number of ranks, and what they say to one another."""
 
-import ctypes
 import os
-import signal
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-
-from distributed.loading import load_tensorflow
-
-_RANK_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK")
-CPUS_VARIABLE = "FAMILY_RANK_CPUS"
-LAUNCHER_VARIABLE = "FAMILY_LAUNCHER_PID"
 
 
 @dataclass(frozen=True)
@@ -21,19 +15,31 @@ class World:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    leave: Callable[[], None] = lambda: None  # to be called when this rank ends because it has nothing left to do
 
     @property
     def is_first(self) -> bool:
         return self.rank == 0
 
-    def sum_gradients(self, gradients: list) -> list:
-        """Return the gradients summed over ranks. Works inside `tf.function`."""
+    def sum_gradients(self, gradients: list, told, compression: str = "none") -> tuple[list, object]:
+        """Return the gradients and what ranks tell one another, both summed over ranks. Works inside `tf.function`.
+
+        Args:
+            told: float32 [n]; travels with the gradients, so that agreeing costs no message.
+            compression: `fp16` halves the bytes of the gradients, and of nothing else.
+        """
         if self.size == 1:
-            return gradients
+            return gradients, told
         import horovod.tensorflow as hvd
 
         # Groups of the model's order, never of arrival: the order of sums must not depend on timing.
-        return hvd.grouped_allreduce(gradients, op=hvd.Sum)
+        if compression == "none":
+            *gradients, told = hvd.grouped_allreduce([*gradients, told], op=hvd.Sum)
+            return gradients, told
+        packed = [hvd.Compression.fp16.compress(gradient) for gradient in gradients]
+        sums = hvd.grouped_allreduce([tensor for tensor, _ in packed], op=hvd.Sum)
+        unpacked = [hvd.Compression.fp16.decompress(tensor, kind) for tensor, (_, kind) in zip(sums, packed, strict=True)]
+        return unpacked, hvd.allreduce(told, op=hvd.Sum)
 
     def sum(self, values: np.ndarray) -> np.ndarray:
         """Return float64 values summed over ranks, equal on all of them."""
@@ -51,6 +57,14 @@ class World:
         import horovod.tensorflow as hvd
 
         return hvd.broadcast_object(value, root_rank=0)
+
+    def gather(self, value) -> list:
+        """Return every rank's value (anything that pickles), by rank."""
+        if self.size == 1:
+            return [value]
+        import horovod.tensorflow as hvd
+
+        return hvd.allgather_object(value)
 
     def broadcast_variables(self, variables: list) -> None:
         """Give every rank rank 0's variables."""
@@ -73,32 +87,18 @@ class World:
         self.sum(np.zeros(1))
 
 
-def started_as_rank() -> bool:
-    """Say whether a launcher (ours, srun's, horovodrun, mpirun) started this process as one rank of several."""
-    return any(name in os.environ for name in _RANK_VARIABLES)
+def say_lost(rank: int, host: str, what: str, lines: list[str]) -> None:
+    """Name a rank that was lost, with the last lines that it wrote."""
+    where = f" on {host}" if host else ""
+    print(f"rank {rank}{where} {what}; the job ends", file=sys.stderr)
+    print("\n".join(f"  rank {rank}: {line}" for line in lines), file=sys.stderr, flush=True)
 
 
-def join() -> World:
-    """Join the world that the environment describes; without one, a world of one that needs no Horovod.
-
-    Must run before TensorFlow makes its threads, since it binds the process to its rank's cores.
-    """
-    if CPUS_VARIABLE in os.environ:
-        os.sched_setaffinity(0, {int(cpu) for cpu in os.environ[CPUS_VARIABLE].split(",")})
-    if LAUNCHER_VARIABLE in os.environ:
-        _die_with(int(os.environ[LAUNCHER_VARIABLE]))
-    if not started_as_rank():
-        return World()
-    load_tensorflow()
-    import horovod.tensorflow as hvd
-
-    hvd.init()
-    return World(rank=hvd.rank(), size=hvd.size(), local_rank=hvd.local_rank())
-
-
-def _die_with(launcher: int) -> None:
-    """Ask the kernel to kill this process when its launcher ends, however that ends."""
-    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != launcher:  # it died before the request
-        os._exit(1)
+def last_lines(log: os.PathLike, n_lines: int = 12) -> list[str]:
+    """Return the last lines of a rank's log; none where there is no log."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 16_384))
+            return file.read().decode("utf-8", "replace").splitlines()[-n_lines:]
+    except OSError:
+        return []

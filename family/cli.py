@@ -16,6 +16,7 @@ COMMANDS = {
     "bench": ("benchmarks.bench", "latency, throughput and accuracy of bundles on this machine"),
     "bench train": ("benchmarks.training", "images/s of a training step against plain Keras `fit`, in turns"),
     "bench scaling": ("benchmarks.scaling", "images/s of several ranks against as many independent trainers, in turns"),
+    "submit": ("slurm.submit", "run one of our command lines on a SLURM cluster"),
     "report": ("benchmarks.report", "an HTML and Markdown report of results, with pictures"),
     "pick": ("benchmarks.pick", "the member that fits a latency budget"),
     "predict": ("export.predict", "file images under the tree"),
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except ModuleNotFoundError as error:
-        if debug or not error.name or error.name.split(".")[0] in ("family", "distributed", "export", "benchmarks"):
+        if debug or not error.name or error.name.split(".")[0] in ("family", "distributed", "export", "benchmarks", "slurm"):
             raise
         print(
             f"family {name}: {error.name} is not installed; `make setup` installs everything, pip install '.[serve]' what predicting needs",

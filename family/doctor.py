@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -16,6 +17,8 @@ WANTED = {
     "tensorflow-model-optimization": "0.8.1", "onnx": "1.22.0", "tf2onnx": "1.17.0", "onnxruntime-gpu": "1.26.0", "onnxruntime": "1.26.0",
 }  # fmt: skip
 
+PATHS_VARIABLE = "FAMILY_CHECK_PATHS"  # a JSON list of paths that this machine should see
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -24,11 +27,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     found, problems = examine()
     if args.json:
-        print(json.dumps({"found": found, "problems": problems}))
+        print(json.dumps({**describe_node(), "found": found, "problems": problems}))
     else:
         print("\n".join(f"{key:32}{value}" for key, value in found.items()))
         print("\n".join(f"problem: {problem}" for problem in problems) or "no problem found")
     return 1 if problems else 0
+
+
+def describe_node() -> dict:
+    """Return what has to be the same on all nodes of a job, for `submit --check` to compare."""
+    gpus, driver = _ask_nvidia()
+    paths = json.loads(os.environ.get(PATHS_VARIABLE) or "[]")
+    return {"host": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
+            "versions": {"python": sys.version.split()[0], **{package: _version(package) for package in WANTED}},
+            "gpus": gpus, "driver": driver, "interfaces": [name for _, name in socket.if_nameindex()],
+            "paths": {path: os.path.exists(path) for path in paths}}  # fmt: skip
 
 
 def examine() -> tuple[dict, list[str]]:
@@ -77,13 +90,19 @@ def _features() -> str:
 
 
 def _gpus() -> str:
+    names, driver = _ask_nvidia()
+    return f"{'; '.join(names)} (driver {driver})" if names else "none seen"
+
+
+def _ask_nvidia() -> tuple[list[str], str | None]:
+    """Return the names of the GPUs and the version of their driver."""
     command = shutil.which("nvidia-smi")
     if not command:
-        return "none seen (no nvidia-smi)"
-    asked = subprocess.run(
-        [command, "--query-gpu=name,driver_version", "--format=csv,noheader"], capture_output=True, text=True, timeout=20
-    )
-    return asked.stdout.strip().replace("\n", "; ") or "none seen"
+        return [], None
+    words = [command, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    asked = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    rows = [line.rpartition(", ") for line in asked.stdout.splitlines() if ", " in line]
+    return [name for name, _, _ in rows], rows[0][2] if rows else None
 
 
 def _horovod() -> tuple[str, list[str]]:

@@ -22,6 +22,18 @@ class NothingFits(Exception):
     exit_code = 3
 
 
+class ComeBack(Exception):
+    """A training was asked to make room, and has written a checkpoint: start it again."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
+
+class Ended(Exception):
+    """A training was asked to end, and has written a checkpoint."""
+
+    exit_code = 143  # as a shell tells of SIGTERM
+
+
 def unknown_name(kind: str, got: str, allowed: Iterable[str]) -> UserError:
     """Return the error for a name that is not in a table, with the nearest one that is."""
     names = sorted(allowed)

@@ -1,8 +1,10 @@
 """Outputs that are whole or not there: written beside, renamed; told apart by what they were made of."""
 
+import fcntl
 import json
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from pathlib import Path
 from family.errors import UserError
 
 MADE_OF = "made_of.json"
+_LOCK = ".lock"
 
 
 def is_done(out: Path, made_of: dict, fresh: bool = False) -> bool:
@@ -23,7 +26,7 @@ def is_done(out: Path, made_of: dict, fresh: bool = False) -> bool:
     Raises:
         UserError: `out` holds something else; the message names what differs.
     """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not out.exists() or (out.is_dir() and all(path.name == _LOCK for path in out.iterdir())):
         return False
     if fresh:
         print(f"moved the old {out} to {move_aside(out)}", file=sys.stderr)  # standard output may be one JSON object
@@ -46,6 +49,28 @@ def move_aside(out: Path) -> Path:
         n += 1
     os.rename(out, old)
     return old
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Make the folder `out` if need be and hold it: nobody else may write to it until the block ends, however it ends.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / _LOCK, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UserError(
+                f"{out} is in use by {file.read().strip() or 'another process'}; wait for it, or choose another --out"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
 
 
 @contextmanager

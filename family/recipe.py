@@ -38,10 +38,16 @@ class Recipe:
     batchnorm: str = "auto"  # train, inference, or auto: inference with a pretrained trunk
     batchnorm_momentum: float = 0.0  # 0: the library's own
     aspect: str = "stretch"
+    accumulate: int = 1  # parts that a rank cuts its rows of an update into, one in memory at a time
+    gradient_compression: str = "none"  # fp16: half the bytes between ranks
+    precision: str = "float32"  # mixed_bfloat16: activations of GPUs that have it
+    val_patience: int = 0  # epochs without a better validation accuracy that end the second phase; 0: never
+    weights_kept: str = "last"  # best: those of the second phase's epoch with the best validation accuracy
     max_updates: int = 0  # of each phase; 0: no limit
     seed: int = 0
     deterministic: bool = False
     checkpoint_interval_s: float = 300.0
+    checkpoints_kept: int = 2  # the newest, beside the best
 
 
 def recipes() -> dict[str, Path]:
@@ -94,6 +100,9 @@ def _check_ranges(recipe: Recipe) -> None:
         "schedule": SCHEDULES,
         "batchnorm": ("auto", "train", "inference"),
         "aspect": ("stretch", "crop", "pad"),
+        "gradient_compression": ("none", "fp16"),
+        "precision": ("float32", "mixed_bfloat16"),
+        "weights_kept": ("last", "best"),
     }
     for key, allowed in choices.items():
         if getattr(recipe, key) not in allowed:
@@ -101,8 +110,8 @@ def _check_ranges(recipe: Recipe) -> None:
     shares = ("label_smoothing", "dropout", "drop_connect", "ema_decay", "batchnorm_momentum")
     wrong = [key for key, value in vars(recipe).items() if isinstance(value, float) and not math.isfinite(value)]
     wrong += [key for key in shares if not 0 <= getattr(recipe, key) < 1]
-    wrong += [key for key in ("batch_size", "plateau_patience") if getattr(recipe, key) < 1]
-    not_below_0 = ("head_epochs", "finetune_epochs", "max_updates", "seed", "warmup_epochs", "weight_decay")
+    wrong += [key for key in ("batch_size", "plateau_patience", "accumulate", "checkpoints_kept") if getattr(recipe, key) < 1]
+    not_below_0 = ("head_epochs", "finetune_epochs", "max_updates", "seed", "warmup_epochs", "weight_decay", "val_patience")
     not_below_0 += ("plateau_min_gain", "checkpoint_interval_s")
     wrong += [key for key in not_below_0 if getattr(recipe, key) < 0]
     wrong += ["seed"] if recipe.seed >= 2**63 else []
@@ -111,6 +120,10 @@ def _check_ranges(recipe: Recipe) -> None:
     wrong += ["resolution_px"] if recipe.resolution_px and not 32 <= recipe.resolution_px <= 1024 else []
     if wrong:
         raise UserError(f"recipe: {', '.join(f'{key} = {getattr(recipe, key)!r}' for key in dict.fromkeys(wrong))} is out of range")
+    if recipe.weights_kept == "best" and recipe.ema_decay > 0:
+        raise UserError(
+            "recipe: weights_kept = best and ema_decay exclude each other: one keeps an epoch's weights, the other a mean of all"
+        )
     if recipe.head_epochs == 0 and recipe.finetune_epochs == 0:
         raise UserError("recipe: head_epochs and finetune_epochs are both 0, so there is nothing to train")
     if not all(letter.isalnum() or letter in "_." for letter in recipe.label):

@@ -150,3 +150,6 @@ def write_bundle(photo):
         return folder
 
     return write
+
+
+from slurm_cluster import slurm  # noqa: E402, F401  the fixture: a real two-node SLURM, started on first use

@@ -8,38 +8,11 @@ import sys
 import time
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
+from trainings import ENVIRONMENT, EXACT, children_of, events, family, rank_of, weights_of
 
-from family.errors import Failure
 from family.training.rates import learning_rate
-
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-# BatchNorm in inference mode, so that rows don't see one another; dropout and stochastic depth stay on.
-EXACT = ["--variant", "lite0", "--weights", "none", "--recipe", "scratch", "--set", "resolution_px=32", "--set", "batchnorm=inference",
-         "--set", "deterministic=true", "--set", "batch_size=16", "--set", "finetune_rate=0.002"]  # fmt: skip
-
-
-def family(*words, timeout_s: int = 400, code: int = 0) -> subprocess.CompletedProcess:
-    """Run a command line in a process of its own and hold its exit code."""
-    done = subprocess.run(
-        [sys.executable, "-m", "family.cli", *map(str, words)], capture_output=True, text=True, timeout=timeout_s, env=ENVIRONMENT
-    )
-    assert done.returncode == code, f"{words}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done
-
-
-def events(run: Path, kind: str) -> list[dict]:
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [row for row in rows if row["event"] == kind]
-
-
-def weights_of(run: Path) -> dict[str, np.ndarray]:
-    found = {}
-    with h5py.File(run / "weights.h5") as file:
-        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -131,32 +104,13 @@ def test_a_rank_that_dies_ends_the_job_and_is_named(dataset, tmp_path):
     while not (run / "metrics.jsonl").is_file():
         assert time.monotonic() < deadline and launcher.poll() is None, "it did not begin to train"
         time.sleep(0.1)
-    ranks = {_rank_of(pid): pid for pid in _children(launcher.pid)}
+    ranks = {rank_of(pid): pid for pid in children_of(launcher.pid)}
     os.kill(ranks["1"], signal.SIGKILL)
     killed_at = time.monotonic()
     _, said = launcher.communicate(timeout=60)
     assert time.monotonic() - killed_at < 30
     assert launcher.returncode == 1 and "rank 1 was killed by SIGKILL" in said
     assert not Path(f"/proc/{ranks['0']}").exists(), "a rank outlived its job"
-
-
-def _children(pid: int) -> list[int]:
-    return [int(word) for task in Path(f"/proc/{pid}/task").iterdir() for word in (task / "children").read_text().split()]
-
-
-def _rank_of(pid: int) -> str:
-    words = dict(item.partition("=")[::2] for item in Path(f"/proc/{pid}/environ").read_text().split("\0"))
-    return words.get("HOROVOD_RANK", "")
-
-
-def test_a_loss_that_is_no_number_ends_the_run_and_names_the_step():
-    from distributed.world import World
-    from family.training.trainer import Job, Phase, Position, _checked_sums
-
-    job = Job(*[None] * 6, world=World())
-    phase = Phase("finetune", *[None] * 8)
-    with pytest.raises(Failure, match="the loss became nan in epoch 3 of the finetune phase, by step 77"):
-        _checked_sums(job, phase, Position(epoch=2, step=77, sums=[float("nan"), 1.0, 2.0]))
 
 
 def test_rates_warm_up_and_scale_with_the_rows_of_an_update():

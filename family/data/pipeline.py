@@ -14,12 +14,11 @@ def training_batches(rows: Rows, slices: list, how: Preprocessing, recipe: Recip
     """Yield (images uint8 [n, px, px, 3], labels int32 [n], weights float32 [n], start, total) for each update.
 
     Args:
-        slices: of `family.data.order.epoch_slices`. A slice without rows yields one row of weight 0, since every rank must
-            take part in every update.
+        slices: of `family.data.order.epoch_slices`.
     """
     if not slices:
         return
-    slices = [(own if len(own) else np.zeros(1, np.int64), float(len(own) > 0), start, total) for own, start, total in slices]
+    slices = [at_least_one_row(*part) for part in slices]
 
     def read(row: int) -> np.ndarray:
         box, flip = draw_crop(recipe, epoch, int(row))
@@ -29,6 +28,14 @@ def training_batches(rows: Rows, slices: list, how: Preprocessing, recipe: Recip
     batches = _decoded(np.concatenate([own for own, *_ in slices]), max(len(own) for own, *_ in slices), read, how.resolution_px)
     for images, (own, weight, start, total) in zip(batches, slices, strict=True):
         yield images, rows.labels[own], np.full(len(own), weight, np.float32), start, total
+
+
+def at_least_one_row(own: np.ndarray, start: int, total: int) -> tuple[np.ndarray, float, int, int]:
+    """Return (rows, their weight, start, total): a slice without rows gets one of weight 0, since every rank takes part in every update.
+
+    It stands in the first row's place, for which there are random draws; a place after the last row has none.
+    """
+    return (own, 1.0, start, total) if len(own) else (np.zeros(1, np.int64), 0.0, 0, total)
 
 
 def plain_batches(rows: Rows, how: Preprocessing, batch_size: int) -> Iterator[tf.Tensor]:

@@ -5,20 +5,23 @@ import hashlib
 import importlib.metadata
 import os
 import sys
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from distributed.joining import join, started_by_launcher, world_size
 from distributed.loading import load_tensorflow
-from distributed.world import World, join, started_as_rank
+from distributed.signals import AGREED_CODES, Wishes, listening
+from distributed.world import World
 from family.card import SCHEMA, member_name
 from family.data.dataset import Dataset, open_dataset
 from family.data.images import Preprocessing
 from family.data.order import n_updates
 from family.data.scopes import GENERAL, scope_name, scope_subtrees
-from family.errors import Failure, UserError
+from family.errors import ComeBack, Ended, Failure, UserError
 from family.models.sources import DOWNLOADS, NONE, weights_path
 from family.models.variants import variant
-from family.outputs import MADE_OF, is_done, read_json, write_json
+from family.outputs import MADE_OF, is_done, locked, read_json, whole_file, write_json
 from family.recipe import Recipe, read_recipe, to_toml
 
 
@@ -43,16 +46,80 @@ def run(args: argparse.Namespace) -> int:
     args.weights = args.weights or ("imagenet" if recipe.head_epochs else NONE)
     _refuse(args, dataset, recipe)
     made_of = _made_of(args, dataset, recipe)
-    if not started_as_rank():
-        if _is_finished(args.out, made_of, args):
-            print(f"{args.out}: already done\nnext: family evaluate {args.out} {args.dataset} --out {args.out}-test")
-            return 0
-        args.out.mkdir(parents=True, exist_ok=True)
-        write_json(args.out / MADE_OF, made_of)
-        (args.out / "recipe.toml").write_text(to_toml(recipe))
+    if started_by_launcher():  # which prepared the folder and holds it
+        with listening() as wishes:
+            return _train_as_rank(args, dataset, recipe, join(), wishes)
+    if world_size() > 1:
+        with listening() as wishes:
+            return _train_in_world(args, dataset, recipe, made_of, wishes)
+    _make_way(args, made_of)
+    if _is_finished(args.out, made_of, args):
+        return _say_done(args)
+    with locked(args.out):
+        _prepare(args.out, made_of, recipe)
         if args.ranks > 1:
             return _launch(args)
-    _train(args, dataset, recipe)
+        with listening() as wishes:
+            return _train_as_rank(args, dataset, recipe, World(), wishes)
+
+
+def _train_in_world(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, made_of: dict, wishes: Wishes) -> int:
+    """Train as one of the ranks that srun, horovodrun or mpirun started; the first prepares the folder for all."""
+    world = join(args.out / "logs")
+    with ExitStack() as stack:
+        refusal, finished = None, False
+        if world.is_first:
+            try:
+                _make_way(args, made_of)
+                finished = _is_finished(args.out, made_of, args)
+                if not finished:
+                    stack.enter_context(locked(args.out))
+                    _prepare(args.out, made_of, recipe)
+            except UserError as error:
+                refusal = str(error)
+        refusal, finished = world.broadcast((refusal, finished))
+        if refusal:
+            raise UserError(refusal)
+        if not finished:
+            return _train_as_rank(args, dataset, recipe, world, wishes)
+        world.leave()
+        return _say_done(args) if world.is_first else 0
+
+
+def _make_way(args: argparse.Namespace, made_of: dict) -> None:
+    """Move a run that is there aside, if that was asked for and nobody is at it."""
+    if args.fresh and args.out.exists() and int(os.environ.get("SLURM_RESTART_COUNT") or 0) == 0:  # a requeued job goes on with its own
+        with locked(args.out) if (args.out / MADE_OF).is_file() else nullcontext():
+            is_done(args.out, made_of, fresh=True)
+
+
+def _say_done(args: argparse.Namespace) -> int:
+    print(f"{args.out}: already done\nnext: family evaluate {args.out} {args.dataset} --out {args.out}-test")
+    return 0
+
+
+def _prepare(out: Path, made_of: dict, recipe: Recipe) -> None:
+    """Make a run's folder ready to be trained into; what an earlier start left is kept where it is of use."""
+    if not any((out / name).is_dir() for name in ("checkpoints", "features")):
+        (out / "metrics.jsonl").unlink(missing_ok=True)  # it ended before anything was worth keeping
+    write_json(out / MADE_OF, made_of)
+    with whole_file(out / "recipe.toml") as partial:
+        partial.write_text(to_toml(recipe), encoding="utf-8")
+
+
+def _train_as_rank(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: World, wishes: Wishes) -> int:
+    """Train as one rank of a world that has met, and take leave of it."""
+    try:
+        _train(args, dataset, recipe, world, wishes)
+    except (ComeBack, Ended):
+        world.leave()
+        if world.is_first:
+            raise
+        # The first rank alone tells, and it waited for this: srun sends SIGTERM to those that are still about to end, and takes
+        # the highest exit code of all.
+        sys.stdout.flush()
+        os._exit(0)
+    world.leave()
     return 0
 
 
@@ -71,6 +138,12 @@ def _refuse(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> None:
         raise UserError(
             f"no weights at {weights_path(args.weights)}; wanted none, {', '.join(DOWNLOADS)}, a Keras 2 HDF5 file, or a run folder"
         )
+    if args.ranks > 1 and world_size() > 1 and not started_by_launcher():
+        raise UserError(
+            f"--ranks {args.ranks} inside a world of {world_size()} ranks; leave it out: srun, horovodrun or mpirun started the ranks"
+        )
+    if recipe.deterministic and os.environ.get("HOROVOD_AUTOTUNE", "0") not in ("", "0"):
+        raise UserError("deterministic = true and HOROVOD_AUTOTUNE exclude each other: tuning changes the order of sums while it trains")
     if args.ranks < 1 or recipe.batch_size < args.ranks:
         raise UserError(f"--ranks {args.ranks}: wanted 1 to {recipe.batch_size} (batch_size rows are shared by the ranks)")
 
@@ -78,7 +151,7 @@ def _refuse(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> None:
 def _made_of(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> dict:
     # Not the ranks and not how often it saves: they don't change what comes out.
     fields = {line.split(" = ")[0]: line.split(" = ", 1)[1] for line in to_toml(recipe).splitlines()}
-    del fields["checkpoint_interval_s"]
+    del fields["checkpoint_interval_s"], fields["checkpoints_kept"]
     return {"command": "train", "dataset": dataset.digest, "ontology": dataset.ontology.digest, "variant": args.variant,
             "scope": scope_name(args.scope), "subtrees": scope_subtrees(args.scope), "weights": _digest_weights(args.weights), **fields}  # fmt: skip
 
@@ -94,14 +167,11 @@ def _digest_weights(source: str) -> str:
 
 def _is_finished(out: Path, made_of: dict, args: argparse.Namespace) -> bool:
     """Say whether the run is finished; refuse one that is neither new, nor finished, nor to be resumed."""
-    if (out / MADE_OF).is_file() and not (out / "card.json").is_file() and not (out / "checkpoints").is_dir():
-        (out / "metrics.jsonl").unlink(missing_ok=True)  # it ended before anything was worth keeping
-        return False
-    if not is_done(out, made_of, args.fresh):
+    if not is_done(out, made_of):
         return False
     if (out / "card.json").is_file():
         return True
-    if not args.resume:
+    if not args.resume and any((out / name).is_dir() for name in ("checkpoints", "features")):
         raise UserError(f"{out} is an unfinished run of the same recipe: --resume goes on with it, --fresh moves it aside")
     return False
 
@@ -115,14 +185,13 @@ def _launch(args: argparse.Namespace) -> int:
     code = launch([sys.executable, "-m", "family.cli", *words], args.ranks, args.out / "logs")
     if code == UserError.exit_code:
         raise UserError(f"training with {args.ranks} ranks was refused; see above")
-    if code:
+    if code not in (0, *AGREED_CODES):
         hint = "; `--resume` goes on from the last checkpoint" if (args.out / "checkpoints").is_dir() else ""
         raise Failure(f"training with {args.ranks} ranks failed{hint}")
-    return 0
+    return code
 
 
-def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> None:
-    world = join()
+def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: World, wishes: Wishes) -> None:
     load_tensorflow()
     import tf_keras
 
@@ -141,13 +210,19 @@ def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> None:
     tf_keras.utils.set_random_seed(recipe.seed)
     train = dataset.rows("train", args.scope)
     val = _rows_if_any(dataset, "val", args.scope)
+    if val is None and (recipe.val_patience or recipe.weights_kept == "best"):
+        raise UserError("the recipe watches validation accuracy (val_patience, weights_kept) and the dataset has no split val")
+    tf_keras.mixed_precision.set_global_policy(recipe.precision)
     model = build_variant(args.variant, len(train.ontology.leaves), recipe.resolution_px, recipe.dropout, recipe.drop_connect)
     loaded = load_trunk(model, args.weights) if args.weights != NONE else None
     if world.is_first:
         _say_beginning(args, recipe, world, train, loaded)
     how = Preprocessing(recipe.resolution_px, recipe.aspect)
-    job = Job(args.out, model, train, val, how, recipe, world)
-    phases = train_phases(job, has_trunk=loaded is not None, resume=args.resume)
+    job = Job(args.out, model, train, val, how, recipe, world, wishes)
+    try:
+        phases = train_phases(job, has_trunk=loaded is not None, resume=args.resume)
+    finally:
+        tf_keras.mixed_precision.set_global_policy("float32")
     if world.is_first:
         save_run(args.out, model, _card(args, dataset, recipe, world, devices, train, how, loaded, phases, model))
         print(f"{args.out}: trained {member_name(read_json(args.out / 'card.json'))}")

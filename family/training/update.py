@@ -27,7 +27,10 @@ def make_optimizer(recipe: Recipe, variables: list, ema: bool) -> tf_keras.optim
 
 
 def make_update(model: tf_keras.Model, variables: list, optimizer, world: World, recipe: Recipe) -> Callable:
-    """Return `update(inputs, labels, weights, step, start, total) -> float32 [3]`: sums of loss, right answers, rows.
+    """Return `update(inputs, labels, weights, step, start, total, wants) -> float32 [4 + n]`.
+
+    The answer, equal on all ranks, holds the sums over the rows of the update of loss, right answers and rows, then the sums over
+    ranks of `wants` (float32 [n]), then the norm of the gradient, which is no number when any part of it is none.
 
     Args:
         model: inputs -> logits.
@@ -40,21 +43,41 @@ def make_update(model: tf_keras.Model, variables: list, optimizer, world: World,
         smooth = -tf.reduce_mean(log_p, axis=-1)
         return weights * ((1 - recipe.label_smoothing) * hit + recipe.label_smoothing * smooth)
 
+    def differentiate(inputs, labels, weights, step, start, total):
+        """Return the gradients and [loss, right, rows] of some rows of the update."""
+        draws = Draws(tf.constant(recipe.seed, tf.int32), step, start, total)
+        with tf.GradientTape() as tape, drawing(draws):
+            logits = tf.cast(model(tf.cast(inputs, tf.float32), training=True), tf.float32)
+            losses = smoothed_loss(labels, logits, weights)
+            loss = tf.reduce_sum(losses) / tf.cast(total, tf.float32)
+        right = tf.cast(tf.argmax(logits, -1, tf.int32) == labels, tf.float32) * weights
+        return tape.gradient(loss, variables), tf.stack([tf.reduce_sum(losses), tf.reduce_sum(right), tf.reduce_sum(weights)])
+
+    def accumulate(inputs, labels, weights, step, start, total):
+        """Differentiate a part of the rows after the other; memory holds the activations of one part."""
+        n_rows = tf.shape(labels)[0]
+        part = -(-n_rows // recipe.accumulate)
+
+        def add(first, gradients, sums):
+            rows = slice(first, first + part)
+            more, more_sums = differentiate(inputs[rows], labels[rows], weights[rows], step, start + first, total)
+            return first + part, [a + b for a, b in zip(gradients, more, strict=True)], sums + more_sums
+
+        begin = (tf.constant(0), [tf.zeros_like(variable) for variable in variables], tf.zeros([3]))
+        _, gradients, sums = tf.while_loop(lambda first, *_: first < n_rows, add, begin)
+        return gradients, sums
+
     # Any number of rows: without this, the last and smaller update of an epoch costs a second trace, 12 s for B0.
     kind = tf.uint8 if len(model.input.shape) == 4 else tf.float32
     scalar = tf.TensorSpec([], tf.int32)
     rows = [tf.TensorSpec([None, *model.input.shape[1:]], kind), tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.float32)]
 
-    @tf.function(input_signature=[*rows, scalar, scalar, scalar])
-    def update(inputs, labels, weights, step, start, total):
-        draws = Draws(tf.constant(recipe.seed, tf.int32), step, start, total)
-        with tf.GradientTape() as tape, drawing(draws):
-            logits = model(tf.cast(inputs, tf.float32), training=True)
-            losses = smoothed_loss(labels, logits, weights)
-            loss = tf.reduce_sum(losses) / tf.cast(total, tf.float32)
-        gradients = world.sum_gradients(tape.gradient(loss, variables))
+    @tf.function(input_signature=[*rows, scalar, scalar, scalar, tf.TensorSpec([None], tf.float32)])
+    def update(inputs, labels, weights, step, start, total, wants):
+        learn = differentiate if recipe.accumulate == 1 else accumulate
+        gradients, sums = learn(inputs, labels, weights, step, start, total)
+        gradients, told = world.sum_gradients(gradients, tf.concat([sums, wants], 0), recipe.gradient_compression)
         optimizer.apply_gradients(zip(gradients, variables, strict=True), skip_gradients_aggregation=True)
-        right = tf.cast(tf.argmax(logits, -1, tf.int32) == labels, tf.float32) * weights
-        return tf.stack([tf.reduce_sum(losses), tf.reduce_sum(right), tf.reduce_sum(weights)])
+        return tf.concat([told, [tf.linalg.global_norm(gradients)]], 0)
 
     return update

@@ -1,0 +1,76 @@
+"""Trainings for tests: real ones, of a tiny model on made-up listings, in processes of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+# BatchNorm in inference mode, so that rows don't see one another; dropout and stochastic depth stay on.
+EXACT = ["--variant", "lite0", "--weights", "none", "--recipe", "scratch", "--set", "resolution_px=32", "--set", "batchnorm=inference",
+         "--set", "deterministic=true", "--set", "batch_size=16", "--set", "finetune_rate=0.002"]  # fmt: skip
+
+
+def family(*words, timeout_s: int = 400, code: int = 0) -> subprocess.CompletedProcess:
+    """Run a command line in a process of its own and hold its exit code."""
+    done = subprocess.run(
+        [sys.executable, "-m", "family.cli", *map(str, words)], capture_output=True, text=True, timeout=timeout_s, env=ENVIRONMENT
+    )
+    assert done.returncode == code, f"{words}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done
+
+
+def events(run: Path, kind: str) -> list[dict]:
+    path = run / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")] if path.is_file() else []
+    return [row for row in rows if row["event"] == kind]
+
+
+def weights_of(run: Path) -> dict[str, np.ndarray]:
+    found = {}
+    with h5py.File(run / "weights.h5") as file:
+        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(word) for task in Path(f"/proc/{pid}/task").iterdir() for word in (task / "children").read_text().split()]
+
+
+def rank_of(pid: int) -> str:
+    words = dict(item.partition("=")[::2] for item in Path(f"/proc/{pid}/environ").read_text().split("\0"))
+    return words.get("HOROVOD_RANK", "")
+
+
+def start(*words, environment: dict | None = None) -> subprocess.Popen:
+    """Start a command line and give its process; its standard error can be read."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "family.cli", *map(str, words)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**ENVIRONMENT, **(environment or {})},
+    )  # fmt: skip
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen, what: str, timeout_s: float = 300) -> None:
+    """Wait for something that a running process is about to do."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert process.poll() is None, f"it ended with {process.returncode} before {what}:\n{process.stderr.read()[-3000:]}"
+        assert time.monotonic() < deadline, f"not in {timeout_s:.0f} s: {what}"
+        time.sleep(0.05)
+
+
+def last_step(run: Path, event: str) -> int:
+    """Return the highest step among the events of a kind; 0 without any."""
+    return max((row["step"] for row in events(run, event)), default=0)
+
+
+def kill(process: subprocess.Popen) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
