@@ -41,7 +41,7 @@ def join(logs: Path | None = None) -> World:
     Must run before TensorFlow makes its threads, since it binds the process to its rank's cores.
 
     Args:
-        logs: where ranks that `srun` started write, all but the first, and where their last lines are looked for.
+        logs: where the last lines of ranks that `srun` started are looked for; see `keep_log`.
 
     Raises:
         RuntimeError: Horovod sees another world than the one that the environment tells of.
@@ -83,8 +83,6 @@ def _meet(step: Step, logs: Path | None) -> Callable[[], None]:
         rendezvous.put("monitor", str(monitor.port))
         port, leave = rendezvous.port, lambda: _close(rendezvous, monitor)
     else:
-        if logs:
-            _write_to(logs / f"rank-{step.rank}.log")
         port = find(address, step.ports, step.name, PATIENCE_S)
         leave = Heartbeat(address, int(get(address, port, "monitor")), step.rank, step.nodes[step.node]).leave
     os.environ |= step_environment(step, address, port)
@@ -140,9 +138,12 @@ def _give_up(rank: int, host: str, what: str, logs: Path | None) -> None:
     os._exit(1)
 
 
-def _write_to(log: Path) -> None:
-    """Let this process, its libraries included, write to a file, so that the job's own log is that of rank 0."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+def keep_log(logs: Path, world: World) -> None:
+    """Let a rank that `srun` started, its libraries included, write to a file of its own, so that the job's log is that of rank 0."""
+    if world.is_first or not read_step(os.environ):
+        return
+    logs.mkdir(parents=True, exist_ok=True)
+    log = logs / f"rank-{world.rank}.log"
     print(f"this rank, on {socket.gethostname()}, writes to {log}", file=sys.stderr, flush=True)
     with open(log, "ab") as file:
         os.dup2(file.fileno(), 1)

@@ -9,7 +9,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from distributed.joining import join, started_by_launcher, world_size
+from distributed.joining import join, keep_log, started_by_launcher, world_size
 from distributed.loading import load_tensorflow
 from distributed.signals import AGREED_CODES, Wishes, listening
 from distributed.world import World
@@ -66,6 +66,9 @@ def run(args: argparse.Namespace) -> int:
 def _train_in_world(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, made_of: dict, wishes: Wishes) -> int:
     """Train as one of the ranks that srun, horovodrun or mpirun started; the first prepares the folder for all."""
     world = join(args.out / "logs")
+    from distributed.devices import use_devices
+
+    use_devices(world)  # before the first message, which makes TensorFlow's threads
     with ExitStack() as stack:
         refusal, finished = None, False
         if world.is_first:
@@ -81,6 +84,7 @@ def _train_in_world(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, 
         if refusal:
             raise UserError(refusal)
         if not finished:
+            keep_log(args.out / "logs", world)
             return _train_as_rank(args, dataset, recipe, world, wishes)
         world.leave()
         return _say_done(args) if world.is_first else 0
