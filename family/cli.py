@@ -17,6 +17,8 @@ COMMANDS = {
     "bench train": ("benchmarks.training", "images/s of a training step against plain Keras `fit`, in turns"),
     "bench scaling": ("benchmarks.scaling", "images/s of several ranks against as many independent trainers, in turns"),
     "submit": ("slurm.submit", "run one of our command lines on a SLURM cluster"),
+    "bench fabric": ("benchmarks.fabric", "latency and bandwidth of sums between ranks, for `forecast`"),
+    "forecast": ("benchmarks.forecast", "time to train and efficiency on a cluster"),
     "report": ("benchmarks.report", "an HTML and Markdown report of results, with pictures"),
     "pick": ("benchmarks.pick", "the member that fits a latency budget"),
     "predict": ("export.predict", "file images under the tree"),
