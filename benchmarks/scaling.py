@@ -31,10 +31,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variant", default="b0", help="see `family list variants` (default b0)")
     parser.add_argument("--resolution", type=int, default=224, metavar="PX", help="of the images (default 224)")
     parser.add_argument("--batch-per-rank", type=int, default=32, metavar="N", help="rows of a rank in one update (default 32)")
+    parser.add_argument(
+        "--strong", action="store_true", help="strong scaling: the ranks share --batch-per-rank rows (default: each has as many)"
+    )
     parser.add_argument("--steps", type=int, default=20, metavar="N", help="timed in each turn (default 20)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of each side (default 3)")
     parser.add_argument("--dataset", type=Path, help="train on its rows (default: made-up listings, drawn for it)")
     parser.add_argument("--out", type=Path, metavar="RESULTS.jsonl", help="add the measurements to it")
+    parser.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw where the time of a step goes")
     parser.add_argument("--machine", metavar="NAME", help="what to call this machine (default: its processor and cores)")
     parser.add_argument("--json", action="store_true", help="print the measurements as one JSON object")
 
@@ -48,9 +52,13 @@ def run(args: argparse.Namespace) -> int:
     rows = []
     with dataset_or_made_up(args.dataset) as dataset:
         for n in counts:
-            rows.append(describe(args, n, measure(args, dataset.folder.resolve(), n), dataset.about["name"]))
+            own = argparse.Namespace(**{**vars(args), "batch_per_rank": rows_of_a_rank(args, n)})
+            rows.append(describe(own, n, measure(own, dataset.folder.resolve(), n), dataset.about["name"]))
             if args.out:
                 append_rows(args.out, rows[-1:], lambda old, new: same_setting(old, new) and old.get("ranks") == new["ranks"])
+    if args.picture:
+        with whole_file(args.picture) as partial:
+            partial.write_text(draw(rows), encoding="utf-8")
     if args.json:
         json.dump({"rows": rows}, sys.stdout)
         print()
@@ -58,6 +66,20 @@ def run(args: argparse.Namespace) -> int:
         for row in rows:
             _print(row)
     return 0
+
+
+def rows_of_a_rank(args: argparse.Namespace, n: int) -> int:
+    """Return the rows of a rank in one update: the same at any number of ranks, or its share of them."""
+    return max(1, args.batch_per_rank // n) if args.strong else args.batch_per_rank
+
+
+def draw(rows: list[dict]) -> str:
+    """Draw where the time of a step goes, a bar for each number of ranks."""
+    from family.pages.charts import bars, standalone
+
+    entries = [{"label": f"{row['ranks']} rank{'s' * (row['ranks'] > 1)} of {row['cores_per_rank']} cores, {row['batch_per_rank']} rows each",
+                "parts": row["step_ms"]} for row in rows]  # fmt: skip
+    return standalone(bars(entries, title="Where the time of a step goes", x_label="milliseconds of a step"))
 
 
 def _read_counts(args: argparse.Namespace) -> list[int]:
@@ -195,6 +217,8 @@ def summarize_turn(processes: list[dict], batch_per_rank: int, name: str) -> dic
     return {
         "images_per_s": sum(images) / max(times_s) if name == RANKS else sum(each),
         "waited_for_input": sum(process["waited_s"] for process in processes) / total_s,
+        "step_s": max(times_s) / len(processes[0]["step_ends_s"]),
+        "sum_s": max(process["sum_s"] for process in processes),
         "user_s": sum(process["user_s"] for process in processes),
         "system_s": sum(process["system_s"] for process in processes),
         "page_faults": sum(process["page_faults"] for process in processes),
@@ -213,10 +237,20 @@ def summarize(n: int, rounds: list[dict]) -> dict:
         "alone_images_per_s": float(np.median([row[ALONE]["images_per_s"] for row in rounds])),
         "efficiency_by_definition": n == 1,
         "spread": {"efficiency_min": min(ratios), "efficiency_max": max(ratios)},
+        "step_ms": _parts_of_a_step([row[own] for row in rounds]),
         "waited_for_input": {name: float(np.median([row[name]["waited_for_input"] for row in rounds])) for name in rounds[0]},
         "system_share": {name: float(np.median([_system_share(row[name]) for row in rounds])) for name in rounds[0]},
         "rounds": rounds,
     }
+
+
+def _parts_of_a_step(turns: list[dict]) -> dict[str, float]:
+    """Return milliseconds of a step: input and sums as they were measured, the rest is computing and waiting for one another."""
+    step_ms, input_ms, sum_ms = (
+        1000 * float(np.median(values))
+        for values in ([t["step_s"] for t in turns], [t["waited_for_input"] * t["step_s"] for t in turns], [t["sum_s"] for t in turns])
+    )
+    return {"computing": max(0.0, step_ms - input_ms - sum_ms), "waiting for input": input_ms, "all-reduce": sum_ms}
 
 
 def _system_share(turn: dict) -> float:
@@ -237,6 +271,7 @@ def describe(args: argparse.Namespace, n: int, rounds: list[dict], dataset: str)
         "variant": args.variant,
         "resolution_px": args.resolution,
         "batch_per_rank": args.batch_per_rank,
+        "scaling": "strong" if args.strong else "weak",
         "steps": args.steps,
         "cores_per_rank": max(1, len(os.sched_getaffinity(0)) // n),
         "dataset": "made up" if args.dataset is None else dataset,
@@ -256,8 +291,10 @@ def _say(line: str) -> None:
 def _print(row: dict) -> None:
     n = row["ranks"]
     what = f"{n} rank{'s' * (n > 1)} of {row['cores_per_rank']} core{'s' * (row['cores_per_rank'] > 1)}: {row['images_per_s']:.2f} images/s"
+    parts = ", ".join(f"{name} {ms:.0f}" for name, ms in row["step_ms"].items())
     if row["efficiency_by_definition"]:
-        print(f"{what} (a world of one: efficiency 1 by definition)")
+        print(f"{what} (a world of one: efficiency 1 by definition); ms of a step: {parts}")
         return
+    spread, n_rounds = row["spread"], len(row["rounds"])
     print(f"{what}, on their own {row['alone_images_per_s']:.2f}; efficiency {row['efficiency']:.3f} "
-          f"({row['spread']['efficiency_min']:.3f} to {row['spread']['efficiency_max']:.3f} over {len(row['rounds'])} rounds)")  # fmt: skip
+          f"({spread['efficiency_min']:.3f} to {spread['efficiency_max']:.3f} over {n_rounds} rounds); ms of a step: {parts}")  # fmt: skip

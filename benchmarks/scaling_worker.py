@@ -33,9 +33,10 @@ def main(words: list[str]) -> None:
     stepper, world = _start(args)
     for _ in stepper.steps(2):
         pass  # traced, and the allocator has seen its sizes
+    sum_s = stepper.time_sum()
     _touch(args.folder / f"ready-{args.index}")
     for turn in _turns(args.folder):
-        _take_turn(args, stepper, turn, alone=world.size == 1)
+        _take_turn(args, stepper, turn, sum_s, alone=world.size == 1)
 
 
 def _start(args: argparse.Namespace):
@@ -64,7 +65,7 @@ def _turns(folder: Path) -> Iterator[int]:
         turn += 1
 
 
-def _take_turn(args: argparse.Namespace, stepper, turn: int, alone: bool) -> None:
+def _take_turn(args: argparse.Namespace, stepper, turn: int, sum_s: float, alone: bool) -> None:
     steps = stepper.steps(1 + args.steps + (TAIL_STEPS if alone else 0))
     next(steps)
     _touch(args.folder / f"armed-{turn}-{args.index}")
@@ -75,6 +76,7 @@ def _take_turn(args: argparse.Namespace, stepper, turn: int, alone: bool) -> Non
     after = resource.getrusage(resource.RUSAGE_SELF)
     write_json(args.folder / f"done-{turn}-{args.index}", {
         "s": timed[-1].end_s - start_s,
+        "sum_s": sum_s,
         "waited_s": sum(step.given_s - step.asked_s for step in timed),
         "step_ends_s": [step.end_s - start_s for step in timed],
         "user_s": after.ru_utime - before.ru_utime,

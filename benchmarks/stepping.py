@@ -39,11 +39,24 @@ class Stepper:
         model = build_variant(variant, len(rows.ontology.leaves), recipe.resolution_px, recipe.dropout, recipe.drop_connect)
         self._model = logits_of(model)
         self._rows, self._recipe, self._world = rows, recipe, world
-        variables = self._model.trainable_variables
+        self._variables = variables = self._model.trainable_variables
         self._optimizer = make_optimizer(recipe, variables, ema=False)
         world.broadcast_variables([*model.variables, *self._optimizer.variables])
         self._update = make_update(self._model, variables, self._optimizer, world, recipe)
         self._done = 0
+
+    def time_sum(self, n_times: int = 5) -> float:
+        """Return the seconds that ranks take to sum an update's gradients when nobody has to be waited for; 0 in a world of one."""
+        if self._world.size == 1:
+            return 0.0
+        gradients, took = [tf.ones_like(variable) for variable in self._variables], []
+        add = tf.function(lambda gradients, told: self._world.sum_gradients(gradients, told)[1])
+        for _ in range(n_times + 1):
+            self._world.barrier()
+            began = time.monotonic()
+            add(gradients, tf.zeros(6)).numpy()
+            took.append(time.monotonic() - began)
+        return float(np.median(took[1:]))  # the first one traced
 
     def steps(self, n_steps: int) -> Iterator[Step]:
         """Take up to `n_steps` steps with an input pipeline of their own, which starts at the first one."""

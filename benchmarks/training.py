@@ -169,7 +169,7 @@ def time_our_head_phase(args: argparse.Namespace, rows, recipe, world) -> float:
 
 def same_setting(old: dict, new: dict) -> bool:
     """Say whether a new row measures the same on the same machine, so that it replaces the old one."""
-    fields = ("kind", "variant", "resolution_px", "batch_size", "batch_per_rank", "dataset")
+    fields = ("kind", "variant", "resolution_px", "batch_size", "batch_per_rank", "scaling", "dataset")
     there = [old.get(field) for field in fields] == [new.get(field) for field in fields]
     machines = [[row.get("machine", {}).get(field) for field in ("name", "cpu", "cores", "gpu")] for row in (old, new)]
     return there and machines[0] == machines[1]

@@ -23,7 +23,7 @@ COMMANDS = {
     "pick": ("benchmarks.pick", "the member that fits a latency budget"),
     "predict": ("export.predict", "file images under the tree"),
     "produce": ("family.plan.produce", "the whole family: train, evaluate, export, bench, report"),
-    "list": ("family.zoo", "variants, recipes, scopes and schemes that there are, with sizes"),
+    "list": ("family.zoo", "variants, recipes, scopes, schemes, clusters that there are, with sizes"),
     "show": ("family.show", "the card of a run, a bundle, a dataset or results, readably"),
     "doctor": ("family.doctor", "versions, providers, CPU features, Horovod, GPUs: what would fail"),
 }

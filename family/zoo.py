@@ -2,12 +2,15 @@
 
 import argparse
 import tomllib
+from pathlib import Path
 
 from family.data.scopes import verticals
 from family.errors import unknown_name
 from family.models.variants import VARIANTS
 from family.plan.produce import tables
 from family.recipe import recipes
+
+CLUSTERS = Path(__file__).parent.parent / "slurm/clusters"  # read, never imported: nothing here knows SLURM
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,4 +60,11 @@ def _members() -> list[tuple[str, ...]]:
     return rows
 
 
-_LISTS = {"variants": _variants, "recipes": _recipes, "scopes": _scopes, "schemes": _schemes, "members": _members}
+def _clusters() -> list[tuple[str, ...]]:
+    rows = [("cluster", "what it is; a copy of one is yours")]
+    for path in sorted(CLUSTERS.glob("*.toml")):
+        rows.append((path.stem, path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")))
+    return rows
+
+
+_LISTS = {"clusters": _clusters, "variants": _variants, "recipes": _recipes, "scopes": _scopes, "schemes": _schemes, "members": _members}

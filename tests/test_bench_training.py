@@ -24,7 +24,7 @@ def dataset(tmp_path_factory):
 
 
 def process(s, n_steps):
-    return {"s": s, "step_ends_s": [s] * n_steps, "waited_s": 0.1 * s, "user_s": 3 * s, "system_s": s, "page_faults": 1}
+    return {"s": s, "step_ends_s": [s] * n_steps, "waited_s": 0.1 * s, "sum_s": 0.1, "user_s": 3 * s, "system_s": s, "page_faults": 1}
 
 
 def test_ranks_are_as_fast_as_the_slowest_and_trainers_alone_add_up():
@@ -40,6 +40,7 @@ def test_efficiency_is_the_median_of_the_rounds_ratios():
     rounds = [{RANKS: summarize_turn([process(s, 4)] * 2, 8, RANKS), ALONE: alone} for s in (5.0, 4.0, 8.0)]
     row = summarize_scaling(2, rounds)
     assert row["efficiency"] == pytest.approx(0.8) and row["spread"] == pytest.approx({"efficiency_min": 0.5, "efficiency_max": 1.0})
+    assert row["step_ms"] == pytest.approx({"computing": 1025, "waiting for input": 125, "all-reduce": 100})
     assert row["system_share"] == pytest.approx({RANKS: 0.25, ALONE: 0.25})
     one = summarize_scaling(1, [{ALONE: turn[ALONE]} for turn in rounds])
     assert one["efficiency"] == 1.0 and one["efficiency_by_definition"]
@@ -92,7 +93,9 @@ def test_bench_train_prints_the_contract(dataset, tmp_path):
 
 def test_bench_scaling_prints_the_contract(dataset, tmp_path):
     pytest.importorskip("horovod")
-    turns = ["--ranks", "2", "--batch-per-rank", "2", "--steps", "2", "--rounds", "2"]
+    turns = ["--ranks", "2", "--batch-per-rank", "4", "--strong", "--steps", "2", "--rounds", "2", "--picture", str(tmp_path / "p.svg")]
     (row,) = bench("scaling", *turns, "--dataset", str(dataset), "--out", str(tmp_path / "r.jsonl"))["rows"]
     assert row["ranks"] == 2 and row["images_per_s"] > 0 and row["efficiency"] > 0
-    assert len(row["rounds"]) == 2
+    assert len(row["rounds"]) == 2 and (row["scaling"], row["batch_per_rank"]) == ("strong", 2)
+    assert row["step_ms"]["computing"] > 0 and row["step_ms"]["all-reduce"] > 0
+    assert "all-reduce" in (tmp_path / "p.svg").read_text()

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distributed import rendezvous
+from distributed.devices import pick_gpu, refuse_sharing
 from distributed.heartbeat import Heartbeat, Monitor
 from distributed.joining import step_environment
 from distributed.srun import N_PORTS, Step, expand_counts, expand_nodes, read_step
@@ -213,3 +214,26 @@ def test_strangers_at_the_monitors_port_change_nothing(monitor, start_rank):
     time.sleep(1.5)
     assert losses == []
     assert Heartbeat(LOOPBACK, watching.port, 1, "node9", 2).leave() is None
+
+
+@pytest.mark.parametrize(
+    "n_visible, local_rank, n_given, index", [(0, 0, 0, None), (0, 3, 0, None), (1, 0, 1, 0), (1, 5, 8, 0), (8, 5, 8, 5), (2, 0, 0, 0)]
+)
+def test_a_rank_takes_the_only_gpu_or_that_of_its_local_rank(n_visible, local_rank, n_given, index):
+    assert pick_gpu(n_visible, local_rank, n_given) == index
+
+
+def test_a_gpu_that_is_not_there_is_an_error():
+    with pytest.raises(RuntimeError, match="gave this node 8 GPUs and TensorFlow sees none"):
+        pick_gpu(0, 0, 8)
+    with pytest.raises(RuntimeError, match="local rank 2 has no GPU"):
+        pick_gpu(2, 2, 2)
+
+
+def test_ranks_may_not_share_a_gpu():
+    refuse_sharing([None, None])
+    refuse_sharing([("a", "0", 0), ("a", "0", 1), ("b", "0", 0)])
+    with pytest.raises(RuntimeError, match="ranks 0 and 2 would share a GPU of a"):
+        refuse_sharing([("a", "0", 0), ("b", "0", 0), ("a", "0", 0)])
+    with pytest.raises(RuntimeError, match="rank 1 sees no GPU while"):
+        refuse_sharing([("a", "0", 0), None])
