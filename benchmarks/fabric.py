@@ -105,10 +105,11 @@ def to_toml(told: dict) -> str:
     """Return the lines of a [fabric] table that the measurement fills."""
     note = f"{told['at'][:10]}, sums of {told['ranks']} ranks on {told['nodes']} node{'s' * (told['nodes'] > 1)}"
     if told["nodes"] == 1:
-        lines = [f"intra_node_latency_us = {told['latency_us']:.1f}", f"intra_node_bandwidth_gbyte_s = {told['bytes_per_s'] / 1e9:.3f}"]
+        values = {"intra_node_latency_us": told["latency_us"], "intra_node_bandwidth_gbyte_s": told["bytes_per_s"] / 1e9}
     else:
-        lines = [f"latency_us = {told['latency_us']:.1f}", f"bandwidth_gbit_s = {told['bytes_per_s'] * 8 / 1e9:.3f}"]
-    return "\n".join(["[fabric]", *lines, f'measured = "{note}"']) + "\n"
+        values = {"latency_us": told["latency_us"], "bandwidth_gbit_s": told["bytes_per_s"] * 8 / 1e9}
+    lines = [f"{name} = {value:.3f}" for name, value in values.items()]
+    return "\n".join(["[fabric]", *lines, f'measured = "{note}"', f"measured_fields = {json.dumps(list(values))}"]) + "\n"
 
 
 def _host() -> str:

@@ -28,7 +28,8 @@ class Fabric:
     gpus_per_node: int
     intra_node_bandwidth_gbyte_s: float  # between two GPUs of a node, one way
     intra_node_latency_us: float = 3.0
-    measured: str = ""  # where and when, if `family bench fabric` wrote it; else the figures are published ones
+    measured: str = ""  # where and when `family bench fabric` measured; else the figures are published ones
+    measured_fields: tuple[str, ...] = ()  # those that it measured
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def forecast(args: argparse.Namespace) -> dict:
         rows.append(_row(args, n, fabric, rate, sum_s, times, step_s))
     inputs = [
         {"name": "rate of one GPU", "value": rate, "unit": "images/s", "from": rate_from},
-        {"name": "network", "value": vars(fabric), "unit": "", "from": f"measured: {fabric.measured}" if fabric.measured else "assumed: [fabric]"},
+        *_network(fabric),
         {"name": "gradient", "value": n_parameters * BYTES[args.compression] / 1e6, "unit": "MB",
          "from": f"computed: {n_parameters:,} parameters with {args.categories:,} categories"},
         {"name": "hidden behind the backward pass", "value": [0, BACKWARD_SHARE], "unit": "of a step", "from": "assumed: from none of it to all of it"},
@@ -93,6 +94,14 @@ def forecast(args: argparse.Namespace) -> dict:
         {"name": "dataset", "value": [args.images, args.epochs], "unit": "images, epochs", "from": "given"},
     ]  # fmt: skip
     return {"rows": rows, "inputs": inputs}
+
+
+def _network(fabric: Fabric) -> list[dict]:
+    """Return an input for each figure of the network, measured or assumed."""
+    units = {"latency_us": "us", "bandwidth_gbit_s": "Gbit/s", "intra_node_latency_us": "us", "intra_node_bandwidth_gbyte_s": "GB/s"}
+    where = {name: f"measured: {fabric.measured}" for name in fabric.measured_fields}
+    return [{"name": name, "value": getattr(fabric, name), "unit": unit, "from": where.get(name, "assumed: [fabric] of the cluster")}
+            for name, unit in units.items()]  # fmt: skip
 
 
 def _row(args, n: int, fabric: Fabric, rate: float, sum_s: float, times: Interval, step_s: float) -> dict:
@@ -189,6 +198,9 @@ def read_fabric(name: str) -> Fabric:
     for key, value in table.items():
         if key not in known:
             raise unknown_name(f"field of [fabric] in {path}", key, known)
+        if key == "measured_fields" and isinstance(value, list) and all(name in known for name in value):
+            table[key] = tuple(value)
+            continue
         if key != "measured" and not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
             raise UserError(f"{path}: [fabric] {key} takes a number above 0; got {value!r}")
     missing = [key for key in ("latency_us", "bandwidth_gbit_s", "gpus_per_node", "intra_node_bandwidth_gbyte_s") if key not in table]
@@ -236,8 +248,6 @@ def _span(ends: list[float]) -> str:
 
 
 def _shown(value) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items() if item != "")
     return " to ".join(f"{item:.3g}" for item in value) if isinstance(value, list) else f"{value:.4g}"
 
 

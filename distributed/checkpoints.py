@@ -4,7 +4,6 @@ import io
 import json
 import os
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,20 @@ _BEST = "best.npz"
 
 
 def save(folder: Path, step: int, arrays: dict[str, np.ndarray], state: dict, n_kept: int = 2) -> Path:
-    """Write `step-N.npz`; keep the last `n_kept`."""
+    """Write `step-N.npz`; keep the last `n_kept`, and nothing of a later step: it was passed over, or belongs to another course.
+
+    Raises:
+        ValueError: an array holds what is no number; what was saved before stays.
+    """
+    broken = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    if broken:
+        raise ValueError(f"{len(broken)} of {len(arrays)} arrays at step {step} hold what is no number")
+    for leftover in folder.glob(".step-*.partial"):  # of a kill while one was written
+        leftover.unlink()
     path = _write(folder / f"step-{step:09d}.npz", arrays, state)
-    for old in sorted(folder.glob("step-*.npz"))[:-n_kept]:
+    there = sorted(folder.glob("step-*.npz"))
+    last = there.index(path)
+    for old in there[: max(0, last + 1 - n_kept)] + there[last + 1 :]:
         old.unlink()
     return path
 
@@ -53,6 +63,6 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict] | None:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         return arrays, json.loads(arrays.pop("state").tobytes())
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        print(f"warning: the checkpoint {path} is damaged ({error}) and passed over", file=sys.stderr)
+    except Exception as error:  # whatever a damaged archive makes the reader do: a resume goes on with an older one
+        print(f"warning: the checkpoint {path} is damaged ({type(error).__name__}: {error}) and passed over", file=sys.stderr)
         return None

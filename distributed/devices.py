@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 
 import tensorflow as tf
 
@@ -23,7 +24,8 @@ def use_devices(world: World) -> dict:
     if index is not None:
         tf.config.set_visible_devices(gpus[index], "GPU")
         tf.config.experimental.set_memory_growth(gpus[index], True)
-    refuse_sharing(world.gather(_claim(index, len(gpus))))
+    with tf.device("CPU:0"):  # before anything is asked of NCCL, which two ranks of one GPU would break
+        refuse_sharing(world.gather(_claim(index)))
     return {"cores": n_cores, "gpu": None if index is None else tf.config.experimental.get_device_details(gpus[index]).get("device_name")}
 
 
@@ -54,10 +56,22 @@ def refuse_sharing(claims: list[tuple | None]) -> None:
             raise RuntimeError(f"ranks {claims.index(claim)} and {rank} would share a GPU of {claim[0]}; start one rank a GPU")
 
 
-def _claim(index: int | None, n_visible: int) -> tuple | None:
-    # Where each task sees one GPU under the same number, the device files it may open tell them apart; else the number does.
+def _claim(index: int | None) -> tuple | None:
+    """Return what tells this rank's GPU from others: its UUID, or, without nvidia-smi, host and numbers."""
     if index is None:
         return None
-    step = os.environ.get("SLURM_STEP_GPUS") or os.environ.get("SLURM_JOB_GPUS") or ""
-    own = (os.environ.get("SLURM_LOCALID"), step) if n_visible == 1 and "SLURM_GPUS_PER_TASK" in os.environ else None
-    return (os.environ.get("SLURMD_NODENAME") or socket.gethostname(), os.environ.get("CUDA_VISIBLE_DEVICES"), index, own)
+    host, visible = os.environ.get("SLURMD_NODENAME") or socket.gethostname(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    uuids = _uuids()
+    if len(uuids) == 1:  # the driver shows this task one device, whatever number it has
+        return (host, uuids[0])
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    own = names[index] if index < len(names) else str(index)
+    return (host, uuids[int(own)] if own.isdigit() and int(own) < len(uuids) else own)
+
+
+def _uuids() -> list[str]:
+    try:
+        words = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
+        return subprocess.run(words, capture_output=True, text=True, timeout=60).stdout.split()
+    except (OSError, subprocess.TimeoutExpired):
+        return []

@@ -135,10 +135,16 @@ class Monitor:
 
 
 class Heartbeat:
-    """A rank's side: a thread that beats, and that ends the process when the monitor falls silent."""
+    """A rank's side: a thread that beats, and that ends the process when the monitor falls silent.
 
-    def __init__(self, address: str, port: int, rank: int, host: str, limit_s: float = SILENCE_S):
-        self._limit_s = limit_s
+    Args:
+        end_all: called before, to end the processes that can't end themselves.
+    """
+
+    def __init__(
+        self, address: str, port: int, rank: int, host: str, limit_s: float = SILENCE_S, end_all: Callable[[], None] = lambda: None
+    ):
+        self._limit_s, self._end_all = limit_s, end_all
         self._socket = socket.create_connection((address, port), timeout=limit_s)
         self._socket.sendall(json.dumps({"rank": rank, "host": host}).encode() + b"\n")
         self._socket.settimeout(_TICK_S)
@@ -175,5 +181,6 @@ class Heartbeat:
         if self._closed.is_set():
             return
         print(f"rank 0, or the launcher, which watches over the ranks, {what}; this rank ends", file=sys.stderr, flush=True)
+        self._end_all()
         # Not an exception: the main thread may wait in a collective operation that never ends.
         os._exit(1)

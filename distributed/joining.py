@@ -1,9 +1,11 @@
 """Join the world that the environment describes: our launcher's, `srun`'s, `horovodrun`'s or `mpirun`'s; or be a world of one."""
 
+import contextlib
 import ctypes
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +20,7 @@ CPUS_VARIABLE = "FAMILY_RANK_CPUS"
 LAUNCHER_VARIABLE = "FAMILY_LAUNCHER_PID"
 MONITOR_VARIABLE = "FAMILY_MONITOR"  # address:port
 INTERFACE_VARIABLE = "FAMILY_INTERFACE"
-PATIENCE_S = 300  # until all ranks have met; nodes of a cluster start at different times
+PATIENCE_S = float(os.environ.get("FAMILY_PATIENCE_S") or 600)  # until all ranks have met; nodes start, and pull images, at different times
 _LEAVING_S = 15
 
 
@@ -29,10 +31,11 @@ def started_by_launcher() -> bool:
 
 def world_size() -> int:
     """Return the ranks of the world that the environment describes, before anything is loaded."""
+    for name in ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE"):  # before srun's: a task of srun may itself have started ranks
+        if os.environ.get(name):
+            return int(os.environ[name])
     step = read_step(os.environ)
-    if step:
-        return step.size
-    return int(os.environ.get("HOROVOD_SIZE") or os.environ.get("OMPI_COMM_WORLD_SIZE") or 1)
+    return step.size if step else 1
 
 
 def join(logs: Path | None = None) -> World:
@@ -54,7 +57,7 @@ def join(logs: Path | None = None) -> World:
     size = world_size()
     if size == 1:
         return World()
-    step = None if "HOROVOD_RANK" in os.environ else read_step(os.environ)
+    step = None if {"HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE"} & os.environ.keys() else read_step(os.environ)
     leave = _meet(step, logs) if step else _follow(os.environ.get(MONITOR_VARIABLE))
     load_tensorflow()
     import horovod.tensorflow as hvd
@@ -76,15 +79,16 @@ def _follow(monitor: str | None) -> Callable[[], None]:
 
 def _meet(step: Step, logs: Path | None) -> Callable[[], None]:
     """Meet the other tasks of a SLURM step; rank 0 holds the rendezvous and the monitor."""
-    address = address_of(step.nodes[0])
+    address = address_of(step.nodes[0], len(step.nodes) > 1)
     if step.rank == 0:
-        rendezvous = serve(address, step.ports, step.name, list(zip(step.nodes, step.tasks, strict=True)))
-        monitor = Monitor(address, step.size, lambda *loss: _give_up(*loss, logs))
-        rendezvous.put("monitor", str(monitor.port))
+        monitor = Monitor(address, step.size, lambda *loss: _give_up(*loss, step, logs))
+        hosts = list(zip(step.nodes, step.tasks, strict=True))
+        rendezvous = serve(address, step.ports, hosts, {"name": step.name, "monitor": str(monitor.port)})
         port, leave = rendezvous.port, lambda: _close(rendezvous, monitor)
     else:
         port = find(address, step.ports, step.name, PATIENCE_S)
-        leave = Heartbeat(address, int(get(address, port, "monitor")), step.rank, step.nodes[step.node]).leave
+        monitor_port = int(get(address, port, "monitor"))
+        leave = Heartbeat(address, monitor_port, step.rank, step.nodes[step.node], end_all=lambda: _end_step(step)).leave
     os.environ |= step_environment(step, address, port)
     return leave
 
@@ -113,7 +117,7 @@ def gloo_environment(address: str, port: int, interface: str) -> dict[str, str]:
         "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port),
         "HOROVOD_GLOO_IFACE": interface,
         # Ranks meet after tracing, at different times; faults are seen by heartbeats, not by this.
-        "HOROVOD_GLOO_TIMEOUT_SECONDS": os.environ.get("HOROVOD_GLOO_TIMEOUT_SECONDS", str(PATIENCE_S)),
+        "HOROVOD_GLOO_TIMEOUT_SECONDS": os.environ.get("HOROVOD_GLOO_TIMEOUT_SECONDS", str(int(PATIENCE_S))),
         "HOROVOD_CYCLE_TIME": os.environ.get("HOROVOD_CYCLE_TIME", _cycle_time_ms()),
     }
 
@@ -131,16 +135,23 @@ def _close(rendezvous: Rendezvous, monitor: Monitor) -> None:
     rendezvous.stop()
 
 
-def _give_up(rank: int, host: str, what: str, logs: Path | None) -> None:
+def _give_up(rank: int, host: str, what: str, step: Step, logs: Path | None) -> None:
     say_lost(rank, host, what, last_lines(logs / f"rank-{rank}.log") if logs else [])
     sys.stdout.flush()
+    _end_step(step)
     # Not an exception: the main thread may wait in a collective operation that never ends. srun ends the others.
     os._exit(1)
 
 
+def _end_step(step: Step) -> None:
+    """Kill all tasks of the step: one that is stopped hears nothing else, and srun would wait for SLURM's KillWait."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # a container may lack scancel; then srun ends the step, later
+        subprocess.run(["scancel", "--signal=KILL", step.name], capture_output=True, timeout=10)
+
+
 def keep_log(logs: Path, world: World) -> None:
     """Let a rank that `srun` started, its libraries included, write to a file of its own, so that the job's log is that of rank 0."""
-    if world.is_first or not read_step(os.environ):
+    if world.is_first or "HOROVOD_JOB_ID" not in os.environ or not read_step(os.environ):
         return
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"rank-{world.rank}.log"

@@ -17,7 +17,7 @@ from distributed.signals import AGREED_CODES, FORWARDED
 from distributed.world import last_lines, say_lost
 
 _LOOPBACK = "127.0.0.1"
-_LEAVING_S = 30  # after the first rank that ends because all agreed to
+_LEAVING_S = 60  # after the first rank that ends
 
 
 def launch(command: list[str], n_ranks: int, logs: Path, silence_s: float = SILENCE_S) -> int:
@@ -49,7 +49,7 @@ def started(
     """
     n = len(commands)
     name = f"local-{secrets.token_hex(4)}"
-    rendezvous = serve(_LOOPBACK, [0], name, [("localhost", n)]) if joined else None
+    rendezvous = serve(_LOOPBACK, [0], [("localhost", n)], {"name": name}) if joined else None
     logs.mkdir(parents=True, exist_ok=True)
     cores = _share_cores(n)
     children = []
@@ -114,6 +114,7 @@ def _forwarding(children: list[subprocess.Popen]) -> Iterator[None]:
 
 def _watch(children: list[subprocess.Popen], logs: Path, lost: list) -> int:
     """Wait for all; the first that fails, or that is lost, ends the others."""
+    ending_at = 0.0
     while True:
         codes = [child.poll() for child in children]
         failed = [rank for rank, code in enumerate(codes) if code]
@@ -123,6 +124,12 @@ def _watch(children: list[subprocess.Popen], logs: Path, lost: list) -> int:
             return _report_failure(failed[0], codes[failed[0]], logs)
         if all(code == 0 for code in codes):
             return 0
+        if 0 in codes:  # they end together; one that hangs on its way out is not waited for
+            ending_at = ending_at or time.monotonic()
+            if time.monotonic() - ending_at > _LEAVING_S:
+                late = codes.index(None)
+                say_lost(late, "", f"was still there {_LEAVING_S} s after another had ended", last_lines(logs / f"rank-{late}.log"))
+                return 1
         silent = [loss for loss in lost if "answered" in loss[2]]  # one that went away is about to be seen above
         if silent:
             rank, _, what = silent[0]

@@ -6,6 +6,7 @@ as soon as the world ends.
 
 import errno
 import http.client
+import ipaddress
 import socket
 import subprocess
 import threading
@@ -17,18 +18,13 @@ _POLL_S = 0.5
 
 
 class Rendezvous:
-    """A running store; `put` leaves words for the ranks."""
+    """A running store."""
 
-    def __init__(self, server, name: str):
+    def __init__(self, server):
         self._server = server
         self.port: int = server.server_address[1]
         self._thread = threading.Thread(target=server.serve_forever, daemon=True)
         self._thread.start()
-        self.put("name", name)
-
-    def put(self, key: str, value: str) -> None:
-        with self._server.cache_lock:
-            self._server.cache.setdefault(_SCOPE, {})[key] = value.encode()
 
     def stop(self) -> None:
         self._server.shutdown()
@@ -36,13 +32,14 @@ class Rendezvous:
         self._thread.join()
 
 
-def serve(address: str, ports: Iterable[int], name: str, hosts: list[tuple[str, int]]) -> Rendezvous:
+def serve(address: str, ports: Iterable[int], hosts: list[tuple[str, int]], words: dict[str, str]) -> Rendezvous:
     """Start the store on the first port that is free.
 
     Args:
         address: the one that it binds to.
         ports: 0 is any.
         hosts: (name, ranks) of each.
+        words: what ranks find in it; `name` tells it from another job's.
 
     Raises:
         OSError: all of them are taken, or the address is not of this machine.
@@ -50,17 +47,22 @@ def serve(address: str, ports: Iterable[int], name: str, hosts: list[tuple[str, 
     from horovod.runner.common.util.hosts import HostInfo, get_host_assignments
     from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPServer
 
+    class Handler(RendezvousHandler):
+        def do_HEAD(self):  # the server that it inherits from would tell which files there are
+            self.send_status_code(404)
+
     n_ranks = sum(n for _, n in hosts)
     plan = get_host_assignments([HostInfo(host, n) for host, n in hosts], n_ranks, n_ranks)
     for port in ports:
         try:
-            server = RendezvousHTTPServer((address, port), RendezvousHandler, 0)
+            server = RendezvousHTTPServer((address, port), Handler, 0)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
             continue
         server.init(plan)
-        return Rendezvous(server, name)
+        server.cache[_SCOPE] = {key: word.encode() for key, word in words.items()}  # all of them, before anyone asks
+        return Rendezvous(server)
     raise OSError(errno.EADDRINUSE, f"no free port for the rendezvous on {address} among {list(ports)}")
 
 
@@ -93,14 +95,19 @@ def get(address: str, port: int, key: str) -> str | None:
         connection.close()
 
 
-def address_of(node: str) -> str:
-    """Return the address of a SLURM node: by its name, or, where names don't resolve, as the controller knows it.
+def address_of(node: str, for_others: bool) -> str:
+    """Return the address of a SLURM node: by its name, or as the controller knows it.
+
+    Args:
+        for_others: other nodes must reach it. Many systems resolve their own name to 127.0.1.1, which they can't.
 
     Raises:
         OSError: neither knows it.
     """
     try:
-        return socket.gethostbyname(node)
+        found = socket.gethostbyname(node)
+        if not (for_others and ipaddress.ip_address(found).is_loopback):
+            return found
     except OSError:
         pass
     try:

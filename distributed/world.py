@@ -73,14 +73,14 @@ class World:
 
             hvd.broadcast_variables(variables, root_rank=0)
 
-    def average_variables(self, variables: list) -> None:
-        """Replace variables that ranks keep for themselves (BatchNorm statistics) by their mean over ranks."""
-        if self.size > 1 and variables:
-            import horovod.tensorflow as hvd
+    def means(self, variables: list) -> list:
+        """Return the means over ranks of variables that ranks keep for themselves (BatchNorm statistics)."""
+        values = [variable.value() for variable in variables]
+        if self.size == 1 or not values:
+            return values
+        import horovod.tensorflow as hvd
 
-            means = hvd.grouped_allreduce([variable.value() for variable in variables], op=hvd.Average)
-            for variable, mean in zip(variables, means, strict=True):
-                variable.assign(mean)
+        return hvd.grouped_allreduce(values, op=hvd.Average)
 
     def barrier(self) -> None:
         """Wait until every rank is here."""

@@ -100,7 +100,10 @@ def _ask_nvidia() -> tuple[list[str], str | None]:
     if not command:
         return [], None
     words = [command, "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    asked = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    try:
+        asked = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    except subprocess.TimeoutExpired:
+        return [], "nvidia-smi did not answer in 60 s"
     rows = [line.rpartition(", ") for line in asked.stdout.splitlines() if ", " in line]
     return [name for name, _, _ in rows], rows[0][2] if rows else None
 
@@ -108,7 +111,10 @@ def _ask_nvidia() -> tuple[list[str], str | None]:
 def _horovod() -> tuple[str, list[str]]:
     """Ask Horovod itself, in a process of its own: a broken build fails on import."""
     code = "import horovod.tensorflow as h; print(*[n for n, b in (('gloo', h.gloo_built()), ('mpi', h.mpi_built()), ('nccl', h.nccl_built())) if b])"
-    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    try:
+        asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    except subprocess.TimeoutExpired:
+        return "unknown", ["importing Horovod took more than 300 s: is the environment on a slow network file system?"]
     if asked.returncode:
         last = asked.stderr.strip().splitlines()[-1:] or ["no output"]
         return "broken", [f"Horovod can't be imported ({last[0]}); it must be built after TensorFlow: make clean setup"]

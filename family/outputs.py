@@ -67,6 +67,8 @@ def locked(out: Path) -> Iterator[None]:
             raise UserError(
                 f"{out} is in use by {file.read().strip() or 'another process'}; wait for it, or choose another --out"
             ) from None
+        except OSError as error:  # some parallel file systems have no locks unless they are mounted so
+            print(f"warning: {out} can't be locked ({error.strerror}); make sure that nobody else writes to it", file=sys.stderr)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()

@@ -114,7 +114,7 @@ def _check_ranges(recipe: Recipe) -> None:
     not_below_0 = ("head_epochs", "finetune_epochs", "max_updates", "seed", "warmup_epochs", "weight_decay", "val_patience")
     not_below_0 += ("plateau_min_gain", "checkpoint_interval_s")
     wrong += [key for key in not_below_0 if getattr(recipe, key) < 0]
-    wrong += ["seed"] if recipe.seed >= 2**63 else []
+    wrong += ["seed"] if recipe.seed >= 2**31 else []
     wrong += [key for key in ("head_rate", "finetune_rate") if not 0 < getattr(recipe, key) < 100]
     wrong += ["crop_min_area"] if not 0 < recipe.crop_min_area <= 1 else []
     wrong += ["resolution_px"] if recipe.resolution_px and not 32 <= recipe.resolution_px <= 1024 else []

@@ -21,7 +21,7 @@ from family.training.trainer import Job, answer_rows, evaluate_rows  # noqa: E40
 model, card = load_run(run)
 rows = open_dataset(dataset).rows("train")
 job = Job(run, model, rows, None, Preprocessing(card["resolution_px"]), None, world)
-accuracy = evaluate_rows(job, rows)
+accuracy, *_ = evaluate_rows(job, rows)
 shares = world.gather(list(answer_rows(job, rows)))
 if world.is_first:
     labels = np.concatenate([labels for share in shares for labels, _ in share])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -140,6 +141,49 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, capsys
     assert state == {"step": 2} and (arrays["v0"] == 2).all()
     said = capsys.readouterr().err
     assert str(newest) in said and str(older) in said
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK", b"\0" * 4096])
+def test_no_damage_keeps_a_training_from_going_on(tmp_path, damage, capsys):
+    for step in (100, 200):
+        checkpoints.save(tmp_path, step, {"v0": np.ones(3)}, {})
+        (tmp_path / f"step-{step:09d}.npz").write_bytes(damage)
+    assert checkpoints.load_newest(tmp_path) is None
+    path = checkpoints.save(tmp_path, 10, {"v0": np.zeros(3)}, {"step": 10}, n_kept=1)  # it started anew
+    assert path.is_file() and checkpoints.load_newest(tmp_path)[1] == {"step": 10}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_every_turned_bit_is_survived(tmp_path, capsys):
+    path = checkpoints.save(tmp_path, 1, {"v0": np.arange(20.0)}, {"step": 1})
+    data = path.read_bytes()
+    for bit in range(0, 8 * len(data), 7):
+        turned = bytearray(data)
+        turned[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(turned)
+        found = checkpoints.load_newest(tmp_path)
+        assert found is None or (found[0]["v0"] == np.arange(20.0)).all()
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
+    good = checkpoints.save(tmp_path, 1, {"v0": np.ones(3)}, {})
+    (tmp_path / ".step-000000000.npz.partial").write_bytes(b"what a kill left")
+    with pytest.raises(ValueError, match="1 of 2 arrays at step 2 hold what is no number"):
+        checkpoints.save(tmp_path, 2, {"v0": np.ones(3), "v1": np.array([1, np.inf])}, {})
+    checkpoints.save(tmp_path, 3, {"v0": np.ones(3)}, {})
+    assert good.is_file() and len(list(tmp_path.iterdir())) == 2
+
+
+def test_restarts_that_never_come_to_a_first_step_end_too(dataset, tmp_path):
+    run = tmp_path / "run"
+    for restart in range(3):
+        process = start("train", dataset, "--out", run, *LONG, "--resume", environment={"SLURM_RESTART_COUNT": str(restart)})
+        if restart < 2:
+            wait_until(lambda n=restart + 1: len(events(run, "resumed")) == n, process, "its beginning")
+            kill(process)
+            shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 1 and "restarted twice at step 0" in said
 
 
 def test_resuming_without_a_checkpoint_says_that_it_starts_anew(dataset, tmp_path):

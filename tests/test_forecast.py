@@ -98,4 +98,8 @@ def test_a_measurement_becomes_lines_of_a_cluster(tmp_path):
     assert "bandwidth_gbit_s = 8.000" in to_toml(told) and "intra_node_bandwidth_gbyte_s = 1.000" in to_toml(inside)
     (tmp_path / "c.toml").write_text(to_toml(told) + "gpus_per_node = 4\nintra_node_bandwidth_gbyte_s = 10\n")
     fabric = read_fabric(str(tmp_path / "c.toml"))
-    assert fabric.measured == "2026-11-22, sums of 2 ranks on 2 nodes" and math.isclose(fabric.latency_us, 12)
+    assert (
+        fabric.measured_fields == ("latency_us", "bandwidth_gbit_s")
+        and fabric.measured == "2026-11-22, sums of 2 ranks on 2 nodes"
+        and math.isclose(fabric.latency_us, 12)
+    )

@@ -1,6 +1,9 @@
 """Plans: members become command lines in order; what a failure leaves out is said."""
 
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -84,6 +87,28 @@ def test_lines_that_run_beside_one_another_are_told_apart(tmp_path, capfd):
     assert [line.partition(":")[0] for line in failed] == [str(step) for step in steps]
     assert "exit code 2" in failed[0] and "skipped" in failed[1] and "exit code 2" in failed[2] and "exit code 2" in failed[3]
     assert capfd.readouterr().out.count("-- family export") == 3
+
+
+def test_a_plan_that_is_told_to_make_room_saves_and_goes_on_later(tmp_path):
+    dataset, run = tmp_path / "dataset", tmp_path / "run"
+    words = ["train", str(dataset), "--out", str(run), "--variant", "lite0", "--weights", "none", "--recipe", "scratch", "--resume",
+             "--set", "resolution_px=32", "--set", "finetune_epochs=500"]  # fmt: skip
+    plan = [["data", "synth", str(dataset), "--listings", "80", "--categories", "12"], words, ["list", "schemes"]]
+    code = f"from family.plan.steps import Step, run_steps\nrun_steps([Step(tuple(words)) for words in {plan!r}])"
+    main = f"import sys\ntry:\n    exec({code!r})\nexcept Exception as error:\n    sys.exit(getattr(error, 'exit_code', 1))"
+    process = subprocess.Popen([sys.executable, "-c", main], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        deadline = time.monotonic() + 200
+        while not (run / "metrics.jsonl").is_file() or '"step"' not in (run / "metrics.jsonl").read_text():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGUSR1)
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 75, said
+    assert list((run / "checkpoints").glob("step-*.npz")) and "what it is" not in said
 
 
 def test_a_stage_that_dies_fails_all_of_its_lines_that_were_left(monkeypatch, tmp_path):

@@ -1,5 +1,6 @@
 """How ranks find one another and notice that one is gone: the environment of srun, the rendezvous, the heartbeat."""
 
+import http.client
 import os
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from distributed import rendezvous
 from distributed.devices import pick_gpu, refuse_sharing
 from distributed.heartbeat import Heartbeat, Monitor
-from distributed.joining import step_environment
+from distributed.joining import step_environment, world_size
 from distributed.srun import N_PORTS, Step, expand_counts, expand_nodes, read_step
 
 LOOPBACK = "127.0.0.1"
@@ -82,6 +83,27 @@ def test_counts_are_expanded():
         expand_counts("2x3")
 
 
+@pytest.mark.parametrize("own", [{"HOROVOD_SIZE": "4", "HOROVOD_RANK": "2"}, {"OMPI_COMM_WORLD_SIZE": "4"}])
+def test_ranks_that_a_task_of_srun_started_are_a_world_of_their_own(monkeypatch, own):
+    for name, value in {
+        **TASK,
+        "SLURM_STEP_NUM_TASKS": "1",
+        "SLURM_STEP_NODELIST": "node1",
+        "SLURM_STEP_TASKS_PER_NODE": "1",
+        **own,
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert world_size() == 4
+
+
+def test_a_loopback_name_is_no_address_for_other_nodes(monkeypatch):
+    monkeypatch.setattr(socket, "gethostbyname", lambda name: {"node1": "127.0.1.1"}.get(name, name))
+    said = subprocess.CompletedProcess([], 0, stdout="NodeName=node1 NodeAddr=10.0.0.7 State=IDLE\n")
+    monkeypatch.setattr(subprocess, "run", lambda *words, **options: said)
+    assert rendezvous.address_of("node1", for_others=True) == "10.0.0.7"
+    assert rendezvous.address_of("node1", for_others=False) == "127.0.1.1"
+
+
 def test_two_steps_look_for_their_rendezvous_at_other_ports():
     one, other = read_step(TASK), read_step({**TASK, "SLURM_STEP_ID": "1"})
     assert one.ports == read_step({**TASK, "SLURM_PROCID": "0"}).ports and len(one.ports) == N_PORTS
@@ -99,13 +121,12 @@ def test_a_step_tells_horovod_its_world(monkeypatch):
 def test_a_rendezvous_passes_over_a_busy_port_and_another_jobs(tmp_path):
     with socket.create_server((LOOPBACK, 0)) as silent:
         busy = silent.getsockname()[1]
-        others = rendezvous.serve(LOOPBACK, [0], "6.0", [("node1", 1)])
-        mine = rendezvous.serve(LOOPBACK, [others.port, 0], "7.0", [("node1", 2), ("node2", 1)])
+        others = rendezvous.serve(LOOPBACK, [0], [("node1", 1)], {"name": "6.0"})
+        mine = rendezvous.serve(LOOPBACK, [others.port, 0], [("node1", 2), ("node2", 1)], {"name": "7.0", "monitor": "1234"})
         try:
             assert mine.port != others.port
             silent.close()  # nobody answers there any more
             assert rendezvous.find(LOOPBACK, [busy, others.port, mine.port], "7.0", 5) == mine.port
-            mine.put("monitor", "1234")
             assert rendezvous.get(LOOPBACK, mine.port, "monitor") == "1234"
             with pytest.raises(TimeoutError, match=r"no rendezvous '8\.0'"):
                 rendezvous.find(LOOPBACK, [others.port, mine.port], "8.0", 0.6)
@@ -116,10 +137,14 @@ def test_a_rendezvous_passes_over_a_busy_port_and_another_jobs(tmp_path):
 
 
 def test_a_rendezvous_is_on_one_address_only():
-    store = rendezvous.serve(LOOPBACK, [0], "9.0", [("node1", 1)])
+    store = rendezvous.serve(LOOPBACK, [0], [("node1", 1)], {"name": "9.0"})
     try:
         assert rendezvous.get("127.0.0.2", store.port, "name") is None
         assert rendezvous.get(LOOPBACK, store.port, "name") == "9.0"
+        connection = http.client.HTTPConnection(LOOPBACK, store.port, timeout=5)
+        connection.request("HEAD", "/README.md")  # the server that Horovod's inherits from serves files
+        assert connection.getresponse().status == 404
+        connection.close()
     finally:
         store.stop()
 

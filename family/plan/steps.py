@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -13,8 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from family.errors import ComeBack, Ended
+
 # Exporting is Python of one thread for most of its time (converting, optimizing and quantizing graphs): two at once take half of it.
 AT_ONCE = {"export": 2}
+_EXIT_CODE = "exit code"
+_children: list[subprocess.Popen] = []
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,23 @@ class Step:
 
 def run_steps(steps: list[Step]) -> list[str]:
     """Run all steps and return those that failed or were skipped, one line each."""
+    before = {number: signal.signal(number, _forward) for number in (signal.SIGUSR1, signal.SIGTERM)}
+    try:
+        return _run_groups(steps)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _forward(number: int, frame) -> None:
+    alive = [child for child in _children if child.poll() is None]
+    for child in alive:
+        child.send_signal(number)
+    if not alive:
+        raise (ComeBack if number == signal.SIGUSR1 else Ended)("stopped by a signal; the same command goes on from here")
+
+
+def _run_groups(steps: list[Step]) -> list[str]:
     failed, began, done = [], time.monotonic(), 0
     for _, group in itertools.groupby(steps, key=lambda step: (step.stage, step.words if step.alone else None)):
         group = list(group)
@@ -43,7 +65,19 @@ def run_steps(steps: list[Step]) -> list[str]:
         print(f"\n[{numbers} of {len(steps)}, {time.monotonic() - began:.0f} s] family {group[0].stage}", flush=True)
         failed += _run_group(group)
         done += len(group)
+        _heed(failed)
     return failed
+
+
+def _heed(failed: list[str]) -> None:
+    """Stop the plan where a signal ended one of its lines; run again, it goes on with that line.
+
+    Raises:
+        ComeBack, Ended: a line ended so.
+    """
+    for kind in (Ended, ComeBack):
+        if any(line.endswith(f"{_EXIT_CODE} {kind.exit_code}") for line in failed):
+            raise kind("stopped by a signal; the same command goes on from here")
 
 
 def _run_group(group: list[Step]) -> list[str]:
@@ -66,6 +100,7 @@ def _run_share(share: list[Step], beside_others: bool) -> list[str]:
     ]
     words = [sys.executable, "-m", "family.plan.steps", str(writer), str(int(beside_others)), json.dumps(lines)]
     child = subprocess.Popen(words, pass_fds=[writer])
+    _children.append(child)
     os.close(writer)
     try:
         with os.fdopen(reader) as pipe:
@@ -75,7 +110,12 @@ def _run_share(share: list[Step], beside_others: bool) -> list[str]:
         if child.poll() is None:
             child.terminate()
             child.wait()
-    return answers + [f"its process ended with {child.returncode}"] * (len(share) - len(answers))
+    how = (
+        f"{_EXIT_CODE} {child.returncode}"
+        if child.returncode in (ComeBack.exit_code, Ended.exit_code)
+        else f"its process ended with {child.returncode}"
+    )
+    return answers + [how] * (len(share) - len(answers))
 
 
 def _run_line(line: dict) -> str:
@@ -90,10 +130,13 @@ def _run_line(line: dict) -> str:
         return f"skipped, since {missing[0]} is not there"
     print(f"-- family {shlex.join(words)}", flush=True)
     code = main(words)
-    return f"exit code {code}" if code else "done"
+    return f"{_EXIT_CODE} {code}" if code else "done"
 
 
 def _main(pipe: int, beside_others: bool, lines: list[dict]) -> None:
+    # A training notes these and saves first; other stages are begun anew.
+    signal.signal(signal.SIGUSR1, lambda *_: os._exit(ComeBack.exit_code))
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(Ended.exit_code))
     with os.fdopen(pipe, "w") as answers:
         for line in lines:
             # Beside others, what a line says comes out at once when it has ended, so that it can be read.
@@ -104,6 +147,8 @@ def _main(pipe: int, beside_others: bool, lines: list[dict]) -> None:
             sys.stdout.flush()
             answers.write(answer + "\n")
             answers.flush()
+            if answer in (f"{_EXIT_CODE} {ComeBack.exit_code}", f"{_EXIT_CODE} {Ended.exit_code}"):
+                return
 
 
 if __name__ == "__main__":

@@ -104,7 +104,8 @@ def _say_done(args: argparse.Namespace) -> int:
 
 def _prepare(out: Path, made_of: dict, recipe: Recipe) -> None:
     """Make a run's folder ready to be trained into; what an earlier start left is kept where it is of use."""
-    if not any((out / name).is_dir() for name in ("checkpoints", "features")):
+    requeued = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0  # how often it came no further is told there
+    if not requeued and not any((out / name).is_dir() for name in ("checkpoints", "features")):
         (out / "metrics.jsonl").unlink(missing_ok=True)  # it ended before anything was worth keeping
     write_json(out / MADE_OF, made_of)
     with whole_file(out / "recipe.toml") as partial:
@@ -113,6 +114,8 @@ def _prepare(out: Path, made_of: dict, recipe: Recipe) -> None:
 
 def _train_as_rank(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: World, wishes: Wishes) -> int:
     """Train as one rank of a world that has met, and take leave of it."""
+    if started_by_launcher() and world.size == 1:
+        raise Failure("this rank was started as one of several and sees a world of one")
     try:
         _train(args, dataset, recipe, world, wishes)
     except (ComeBack, Ended):

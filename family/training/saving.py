@@ -47,6 +47,7 @@ class Saver:
     log: Log
     wishes: Wishes
     summaries: list[dict] = field(default_factory=list)  # of the phases that have ended
+    statistics: list = field(default_factory=list)  # BatchNorm's, where it trains: each rank has its own
     _saved_at: float = field(default_factory=time.monotonic)
 
     def wants(self) -> list[float]:
@@ -73,20 +74,35 @@ class Saver:
             raise ComeBack(f"stopped by SIGUSR1; {what}, `--resume` goes on from there")
 
     def save(self, position: Position, optimizer_variables: list, best: bool = False) -> None:
-        """Let rank 0 write a checkpoint; all ranks must call it, since BatchNorm's statistics are reduced first."""
+        """Let rank 0 write a checkpoint; all ranks must call it. Saving changes nothing of the training, whenever it comes.
+
+        Raises:
+            Failure: a weight is no number; the checkpoint before is kept.
+        """
         began = time.monotonic()
-        self.reduce_statistics()
-        if self.world.is_first:
-            variables = [*self.model.variables, *optimizer_variables]
-            arrays = {f"v{k}": variable.numpy() for k, variable in enumerate(variables)}
-            state = {"position": dataclasses.asdict(position), "summaries": self.summaries}
+        means = self.world.means(self.statistics)
+        problem = self._write(position, optimizer_variables, means, best) if self.world.is_first else None
+        if self.world.is_first and not best and not problem:
+            self._tell(position.step, time.monotonic() - began)
+        self._saved_at = time.monotonic()
+        problem = self.world.broadcast(problem)
+        if problem:
+            raise Failure(f"{problem}; try a lower rate. The last checkpoint before it is kept")
+
+    def _write(self, position: Position, optimizer_variables: list, means: list, best: bool) -> str | None:
+        """Write a checkpoint, or return what is wrong with the weights."""
+        reduced = {id(variable): mean for variable, mean in zip(self.statistics, means, strict=True)}
+        variables = [*self.model.variables, *optimizer_variables]
+        arrays = {f"v{k}": reduced.get(id(variable), variable).numpy() for k, variable in enumerate(variables)}
+        state = {"position": dataclasses.asdict(position), "summaries": self.summaries}
+        try:
             if best:
                 checkpoints.save_best(self.run / FOLDER, position.step, arrays, state)
             else:
                 checkpoints.save(self.run / FOLDER, position.step, arrays, state, self.recipe.checkpoints_kept)
-                self._tell(position.step, time.monotonic() - began)
-        self._saved_at = time.monotonic()
-        self.world.barrier()
+        except ValueError as error:
+            return str(error)
+        return None
 
     def _tell(self, step: int, s: float) -> None:
         self.log("checkpoint", step=step, s=s)
@@ -97,7 +113,8 @@ class Saver:
 
     def reduce_statistics(self) -> None:
         """Replace each rank's own BatchNorm statistics by their mean over ranks."""
-        self.world.average_variables([v for v in self.model.non_trainable_variables if "moving_" in v.name])
+        for variable, mean in zip(self.statistics, self.world.means(self.statistics), strict=True):
+            variable.assign(mean)
 
     def restore(self) -> tuple[dict, Position] | None:
         """Return the newest checkpoint's arrays (rank 0's alone; the others are given them with the variables) and its position.
@@ -134,7 +151,8 @@ class Saver:
 
     def _feature_rows(self) -> int:
         """Return how many rows' features are done, which is progress too."""
-        return sum(int(file.read_text() or 0) for file in (self.run / "features").glob("*.done"))
+        texts = [file.read_text(errors="replace") for file in (self.run / "features").glob("*.done")]
+        return sum(int(text) for text in texts if text.isdigit())
 
 
 def assign(variables: list, arrays: dict[str, np.ndarray]) -> None:

@@ -77,7 +77,7 @@ def train_phases(job: Job, has_trunk: bool, resume: bool) -> list[dict]:
     for number, name in enumerate(names):
         if number < position.phase:
             continue
-        phase = _head_phase(job, saver) if name == "head" else _finetune_phase(job, has_trunk)
+        phase = _head_phase(job, saver) if name == "head" else _finetune_phase(job, has_trunk, saver)
         saver.summaries.append(_run_phase(job, phase, position, arrays, saver))
         arrays, position = {}, Position(phase=number + 1, step=position.step)
         saver.save(position, [])
@@ -101,7 +101,7 @@ def _head_phase(job: Job, saver: Saver) -> Phase:
     return Phase("head", head, head.trainable_variables, batches, recipe.head_epochs, recipe.head_rate, "constant", stops_on_plateau=True)
 
 
-def _finetune_phase(job: Job, has_trunk: bool) -> Phase:
+def _finetune_phase(job: Job, has_trunk: bool, saver: Saver) -> Phase:
     """Train everything; BatchNorm stays in inference mode on a pretrained trunk, which its statistics belong to."""
     recipe = job.recipe
     frozen = recipe.batchnorm == "inference" or (recipe.batchnorm == "auto" and has_trunk)
@@ -109,6 +109,7 @@ def _finetune_phase(job: Job, has_trunk: bool) -> Phase:
         if isinstance(layer, tf_keras.layers.BatchNormalization):
             layer.trainable = not frozen
             layer.momentum = recipe.batchnorm_momentum or layer.momentum
+            saver.statistics += [] if frozen else [layer.moving_mean, layer.moving_variance]
 
     def batches(slices, epoch):
         return training_batches(job.train, slices, job.how, recipe, epoch)
@@ -147,7 +148,7 @@ def _run_phase(job: Job, phase: Phase, position: Position, arrays: dict, saver: 
     if phase.keeps_best:
         saver.restore_best()
     summary = {"phase": phase.name, "epochs": position.epoch, "steps": position.step, "stopped_by": stopped, "train_accuracy": accuracy}
-    summary["val_accuracy"] = evaluate_rows(job, job.val) if job.val is not None else None
+    summary["val_accuracy"] = evaluate_rows(job, job.val, to_the_end=True)[0] if job.val is not None else None
     summary["s"] = time.monotonic() - began
     job.log("phase", **summary)
     return summary
@@ -197,7 +198,8 @@ def _run_epoch(job: Job, phase: Phase, learner: Learner, position: Position, sav
            "rate": learner.optimizer.learning_rate.numpy().item(), "s": time.monotonic() - began}  # fmt: skip
     row["images_per_s"] = sum(total for *_, total in slices) / row["s"]
     if job.val is not None and not phase.stops_on_plateau:
-        row["val_accuracy"] = evaluate_rows(job, job.val)
+        row["val_accuracy"], *told = evaluate_rows(job, job.val)
+        saver.heed([0.0, *told], position, learner.optimizer.variables)  # which goes on with this evaluation
     job.log("epoch", **row)
     position.epoch, position.update, position.sums = position.epoch + 1, 0, [0.0, 0.0, 0.0]
     return row
@@ -235,13 +237,18 @@ def _why_to_stop(phase: Phase, position: Position, recipe: Recipe) -> str:
     return "epochs"
 
 
-def evaluate_rows(job: Job, rows: Rows) -> float:
-    """Return the top-1 accuracy; right answers are counted over all ranks."""
-    counts = np.zeros(2)
+def evaluate_rows(job: Job, rows: Rows, to_the_end: bool = False) -> tuple[float, float, float]:
+    """Return the top-1 accuracy, counted over all ranks, and how many ranks were asked to come back or to end meanwhile.
+
+    A rank that was asked stops early, and the accuracy is of no use then, unless it has to go `to_the_end`.
+    """
+    right = seen = 0
     for labels, probabilities in answer_rows(job, rows):
-        counts += [(probabilities.argmax(1) == labels).sum(), len(labels)]
-    right, seen = job.world.sum(counts)
-    return float(right / seen)
+        right, seen = right + int((probabilities.argmax(1) == labels).sum()), seen + len(labels)
+        if not to_the_end and (job.wishes.come_back or job.wishes.end):
+            break
+    right, seen, come_back, end = job.world.sum([right, seen, job.wishes.come_back, job.wishes.end])
+    return float(right / max(1, seen)), come_back, end
 
 
 def answer_rows(job: Job, rows: Rows) -> Iterator[tuple[np.ndarray, np.ndarray]]:

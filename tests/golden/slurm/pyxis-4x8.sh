@@ -55,6 +55,7 @@ command=(train --resume data/listings --out runs/b0 --variant b0)
 if [ "$out_of_time$cancelled" = 00 ]; then
     "${launch[@]}" "${command[@]}" &
     step=$!
+    [ "$out_of_time" = 0 ] || kill -USR1 "$step" # it came just now
     # A trap ends `wait` early, so wait until it is the step that ended. Bash keeps the exit code of a child for the next wait.
     while :; do
         woken=0
