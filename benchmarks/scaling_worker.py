@@ -42,8 +42,9 @@ def main(words: list[str]) -> None:
 def _start(args: argparse.Namespace):
     from distributed.joining import join
     from distributed.loading import load_tensorflow
+    from family.models.variants import expected_step_ms, variant
 
-    world = join()
+    world = join(step_ms=expected_step_ms(variant(args.variant), args.resolution, args.batch_per_rank))
     load_tensorflow()
     from benchmarks.drawn import enough_rows
     from benchmarks.stepping import Stepper, timed_recipe

@@ -22,6 +22,7 @@ FILES = {"b0": "efficientnetb0_notop.h5", "v2-b0": "efficientnetv2-b0_notop.h5"}
 def test_a_variant_has_its_published_parameters(name):
     model = build_variant(name)
     assert model.count_params() == VARIANTS[name].n_parameters
+    assert model.get_layer("embedding").output.shape[-1] == VARIANTS[name].n_features
     assert model.input_shape == (None, VARIANTS[name].resolution_px, VARIANTS[name].resolution_px, 3)
     assert model.output_shape == (None, 1000)
 

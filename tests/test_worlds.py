@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from distributed import rendezvous
 from distributed.devices import pick_gpu, refuse_sharing
 from distributed.heartbeat import Heartbeat, Monitor
-from distributed.joining import step_environment, world_size
+from distributed.joining import cycle_time_ms, step_environment, world_size
 from distributed.srun import N_PORTS, Step, expand_counts, expand_nodes, read_step
 
 LOOPBACK = "127.0.0.1"
@@ -111,11 +111,16 @@ def test_two_steps_look_for_their_rendezvous_at_other_ports():
 
 
 def test_a_step_tells_horovod_its_world(monkeypatch):
-    monkeypatch.delenv("HOROVOD_CYCLE_TIME", raising=False)
     monkeypatch.setenv("FAMILY_INTERFACE", "ib0")
     told = step_environment(read_step(TASK), "10.0.0.1", 20_000)
     assert (told["HOROVOD_RANK"], told["HOROVOD_SIZE"], told["HOROVOD_LOCAL_RANK"], told["HOROVOD_CROSS_RANK"]) == ("2", "3", "0", "1")
     assert told["HOROVOD_GLOO_IFACE"] == "ib0" and told["HOROVOD_HOSTNAME"] == "node2"
+
+
+def test_ranks_speak_less_often_when_steps_are_long():
+    costs = {cycle: 0.6 / cycle + cycle / 2 / 3400 for cycle in range(1, 101)}
+    assert cycle_time_ms(3400) == pytest.approx(min(costs, key=costs.get), abs=1)
+    assert cycle_time_ms(1) == 5 < cycle_time_ms(150) < cycle_time_ms(3400) < cycle_time_ms(1e6) == 100
 
 
 def test_a_rendezvous_passes_over_a_busy_port_and_another_jobs(tmp_path):

@@ -20,7 +20,7 @@ from family.data.order import n_updates
 from family.data.scopes import GENERAL, scope_name, scope_subtrees
 from family.errors import ComeBack, Ended, Failure, UserError
 from family.models.sources import DOWNLOADS, NONE, weights_path
-from family.models.variants import variant
+from family.models.variants import expected_step_ms, variant
 from family.outputs import MADE_OF, is_done, locked, read_json, whole_file, write_json
 from family.recipe import Recipe, read_recipe, to_toml
 
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     made_of = _made_of(args, dataset, recipe)
     if started_by_launcher():  # which prepared the folder and holds it
         with listening() as wishes:
-            return _train_as_rank(args, dataset, recipe, join(), wishes)
+            return _train_as_rank(args, dataset, recipe, join(step_ms=_step_ms(args, recipe)), wishes)
     if world_size() > 1:
         with listening() as wishes:
             return _train_in_world(args, dataset, recipe, made_of, wishes)
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _train_in_world(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, made_of: dict, wishes: Wishes) -> int:
     """Train as one of the ranks that srun, horovodrun or mpirun started; the first prepares the folder for all."""
-    world = join(args.out / "logs")
+    world = join(args.out / "logs", _step_ms(args, recipe))
     from distributed.devices import use_devices
 
     use_devices(world)  # before the first message, which makes TensorFlow's threads
@@ -128,6 +128,10 @@ def _train_as_rank(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, w
         os._exit(0)
     world.leave()
     return 0
+
+
+def _step_ms(args: argparse.Namespace, recipe: Recipe) -> float:
+    return expected_step_ms(variant(args.variant), recipe.resolution_px, -(-recipe.batch_size // world_size()))
 
 
 def _resolve(recipe: Recipe, args: argparse.Namespace) -> Recipe:
