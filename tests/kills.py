@@ -20,18 +20,18 @@ RECIPE = [*EXACT, "--set", "finetune_epochs=8", "--set", "checkpoint_interval_s=
 KILLS_OF_A_RUN = 5
 
 
-def killed_run(dataset: Path, run: Path, ranks: int, n_kills: int, n_steps: int, seed: int) -> list[dict]:
+def killed_run(dataset: Path, run: Path, ranks: int, n_kills: int, n_steps: int, seed: int, recipe: list = RECIPE) -> list[dict]:
     """Train a run through kills at random steps, each a random moment after the step; return a row for each kill."""
     draw = random.Random(seed)
     after = sorted(draw.sample(range(1, n_steps - 1), n_kills))
     rows = []
     for wanted in after:
-        process = start("train", dataset, "--out", run, *RECIPE, "--ranks", ranks, "--resume")
+        process = start("train", dataset, "--out", run, *recipe, "--ranks", ranks, "--resume")
         wait_until(lambda wanted=wanted: last_step(run, "checkpoint") >= wanted, process, f"step {wanted}")
         time.sleep(draw.uniform(0, 0.4))
         kill(process)
         rows.append({"ranks": ranks, "run": run.name, "killed_after_step": last_step(run, "checkpoint")})
-    family("train", dataset, "--out", run, *RECIPE, "--ranks", ranks, "--resume")
+    family("train", dataset, "--out", run, *recipe, "--ranks", ranks, "--resume")
     resumed = [row["step"] for row in events(run, "resumed")][1:]
     return [{**row, "resumed_at_step": step} for row, step in zip(rows, resumed, strict=True)]
 

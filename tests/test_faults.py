@@ -33,6 +33,16 @@ def test_killed_runs_end_with_the_same_bits(dataset, tmp_path, ranks):
     assert same_bits(alone, killed), rows
 
 
+def test_a_run_of_two_phases_with_running_means_and_trained_batchnorm_ends_with_the_same_bits(dataset, tmp_path):
+    trunk, alone, killed = tmp_path / "trunk", tmp_path / "alone", tmp_path / "killed"
+    family("train", dataset, "--out", trunk, *EXACT, "--set", "finetune_epochs=1")
+    recipe = ["--variant", "lite0", "--weights", trunk, "--set", "resolution_px=32", "--set", "batchnorm=train", "--set", "ema_decay=0.9", "--set",
+              "head_epochs=4", "--set", "finetune_epochs=4", "--set", "deterministic=true", "--set", "checkpoint_interval_s=0.2"]  # fmt: skip
+    family("train", dataset, "--out", alone, *recipe)
+    rows = killed_run(dataset, killed, 1, 2, last_step(alone, "checkpoint"), seed=3, recipe=recipe)
+    assert same_bits(alone, killed), rows
+
+
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_a_rank_that_stops_answering_ends_the_job_and_is_named(dataset, tmp_path, rank):
     run = tmp_path / "run"

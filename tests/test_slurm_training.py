@@ -156,3 +156,28 @@ def _is_rank(pid: int, job: str, rank: str) -> bool:
     except OSError:
         return False
     return {f"SLURM_JOB_ID={job}", f"SLURM_PROCID={rank}", "SLURM_STEP_ID=0"} <= set(items) and b"family.cli" in words
+
+
+def run_on_two_nodes(slurm, folder: Path, *words) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "family.cli", "submit", "--cluster", str(slurm.toml), "--nodes", "2", "--wait", *map(str, words)]
+    environment = {**ENVIRONMENT, "SLURM_CONF": slurm.environment["SLURM_CONF"], "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def test_both_nodes_are_examined_first(slurm, dataset, tmp_path):
+    done = run_on_two_nodes(slurm, tmp_path, "--check", "--", "show", dataset)
+    assert "checking 2 nodes with job" in done.stderr
+    assert "2 nodes: no difference\nno problem found" in done.stdout
+
+
+def test_the_network_between_two_nodes_is_measured(slurm, tmp_path):
+    from benchmarks.forecast import read_fabric
+
+    run_on_two_nodes(slurm, tmp_path, "--", "bench", "fabric", "--repeats", 3, "--out", tmp_path / "fabric.toml")
+    text = (tmp_path / "fabric.toml").read_text()
+    assert "sums of 2 ranks on 2 nodes" in text
+    (tmp_path / "c.toml").write_text(text + "gpus_per_node = 1\nintra_node_bandwidth_gbyte_s = 10\n")
+    fabric = read_fabric(str(tmp_path / "c.toml"))
+    assert fabric.latency_us > 0 and fabric.bandwidth_gbit_s > 0 and fabric.measured_fields == ("latency_us", "bandwidth_gbit_s")

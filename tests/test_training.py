@@ -113,6 +113,25 @@ def test_a_rank_that_dies_ends_the_job_and_is_named(dataset, tmp_path):
     assert not Path(f"/proc/{ranks['0']}").exists(), "a rank outlived its job"
 
 
+def test_horovodrun_may_start_the_ranks(dataset, tmp_path):
+    run, horovodrun = tmp_path / "run", Path(sys.executable).with_name("horovodrun")
+    words = [sys.executable, "-m", "family.cli", "train", str(dataset), "--out", str(run), *EXACT, "--set", "finetune_epochs=1"]
+    command = [str(horovodrun), "--gloo", "-np", "2", "-H", "localhost:2", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert json.loads((run / "card.json").read_text())["training"]["ranks"] == 2
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
+    assert again.returncode == 0 and "already done" in again.stdout
+
+
+def test_mpirun_without_mpi_in_horovod_is_refused_instead_of_training_twice(dataset, tmp_path):
+    environment = {**ENVIRONMENT, "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}
+    words = [sys.executable, "-m", "family.cli", "train", str(dataset), "--out", str(tmp_path / "run"), *EXACT]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=200, env=environment)
+    assert done.returncode == 1 and "built without MPI" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_rates_warm_up_and_scale_with_the_rows_of_an_update():
     rates = [learning_rate(k, 100, 0.256, 128, 10, "cosine") for k in range(100)]
     assert rates[:10] == sorted(rates[:10]) and rates[0] > 0
