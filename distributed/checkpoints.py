@@ -17,9 +17,6 @@ def save(folder: Path, step: int, arrays: dict[str, np.ndarray], state: dict, n_
     Raises:
         ValueError: an array holds what is no number; what was saved before stays.
     """
-    broken = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
-    if broken:
-        raise ValueError(f"{len(broken)} of {len(arrays)} arrays at step {step} hold what is no number")
     for leftover in folder.glob(".step-*.partial"):  # of a kill while one was written
         leftover.unlink()
     path = _write(folder / f"step-{step:09d}.npz", arrays, state)
@@ -30,13 +27,16 @@ def save(folder: Path, step: int, arrays: dict[str, np.ndarray], state: dict, n_
     return path
 
 
-def save_best(folder: Path, step: int, arrays: dict[str, np.ndarray], state: dict) -> Path:
-    """Write `best.npz` in place of the one before."""
-    return _write(folder / _BEST, arrays, {**state, "step": step})
+def save_best(folder: Path, arrays: dict[str, np.ndarray], state: dict) -> Path:
+    """Write `best.npz` in place of the one before; raises as `save` does."""
+    return _write(folder / _BEST, arrays, state)
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray], state: dict) -> Path:
     """Write arrays and a state beside `path` and rename; a kill leaves the old file or the new one."""
+    broken = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    if broken:
+        raise ValueError(f"{len(broken)} of {len(arrays)} arrays for {path.name} hold what is no number")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     packed = {**arrays, "state": np.frombuffer(json.dumps(state).encode(), np.uint8)}

@@ -13,7 +13,7 @@ from pathlib import Path
 from distributed.heartbeat import SILENCE_S, Monitor
 from distributed.joining import CPUS_VARIABLE, LAUNCHER_VARIABLE, MONITOR_VARIABLE, gloo_environment
 from distributed.rendezvous import serve
-from distributed.signals import AGREED_CODES, FORWARDED
+from distributed.signals import AGREED_CODES, handling
 from distributed.world import last_lines, say_lost
 
 _LOOPBACK = "127.0.0.1"
@@ -104,12 +104,8 @@ def _forwarding(children: list[subprocess.Popen]) -> Iterator[None]:
             if child.poll() is None:
                 child.send_signal(number)
 
-    before = {number: signal.signal(number, forward) for number in FORWARDED}
-    try:
+    with handling(forward):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _watch(children: list[subprocess.Popen], logs: Path, lost: list) -> int:

@@ -1,7 +1,7 @@
 """Signals that ask a training to end: noted when they come, acted on at a step that all ranks agree on."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -30,9 +30,16 @@ def listening() -> Iterator[Wishes]:
         else:
             wishes.end = True
 
-    before = {number: signal.signal(number, note) for number in FORWARDED}
-    try:
+    with handling(note):
         yield wishes
+
+
+@contextmanager
+def handling(handler: Callable) -> Iterator[None]:
+    """Let `handler(number, frame)` take both signals while the block runs."""
+    before = {number: signal.signal(number, handler) for number in FORWARDED}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

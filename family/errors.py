@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+from distributed.signals import COME_BACK_CODE, ENDED_CODE
+
 
 class UserError(Exception):
     """Bad arguments or bad input."""
@@ -25,13 +27,13 @@ class NothingFits(Exception):
 class ComeBack(Exception):
     """A training was asked to make room, and has written a checkpoint: start it again."""
 
-    exit_code = 75  # EX_TEMPFAIL of sysexits.h
+    exit_code = COME_BACK_CODE
 
 
 class Ended(Exception):
     """A training was asked to end, and has written a checkpoint."""
 
-    exit_code = 143  # as a shell tells of SIGTERM
+    exit_code = ENDED_CODE
 
 
 def unknown_name(kind: str, got: str, allowed: Iterable[str]) -> UserError:

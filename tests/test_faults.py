@@ -178,7 +178,7 @@ def test_every_turned_bit_is_survived(tmp_path, capsys):
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
     good = checkpoints.save(tmp_path, 1, {"v0": np.ones(3)}, {})
     (tmp_path / ".step-000000000.npz.partial").write_bytes(b"what a kill left")
-    with pytest.raises(ValueError, match="1 of 2 arrays at step 2 hold what is no number"):
+    with pytest.raises(ValueError, match="1 of 2 arrays for step-000000002.npz hold what is no number"):
         checkpoints.save(tmp_path, 2, {"v0": np.ones(3), "v1": np.array([1, np.inf])}, {})
     checkpoints.save(tmp_path, 3, {"v0": np.ones(3)}, {})
     assert good.is_file() and len(list(tmp_path.iterdir())) == 2

@@ -47,7 +47,7 @@ def job_of(**changes) -> Job:
     values = {
         "program": ("/opt/family/.venv/bin/python", "-P", "-m", "family.cli"),
         "checkout": "/opt/family",
-        "working_folder": "/data/work",
+        "working_folder": "/data/jobs",
     }
     return make_job(**{"command": TRAIN, **values, **changes})
 
@@ -274,7 +274,7 @@ def test_signals_during_the_set_up_start_no_rank(bash, tmp_path, name, code, bac
 def test_a_container_sees_the_checkout_and_the_working_folder():
     for kind in ("pyxis", "apptainer"):
         cluster = Cluster(container=Container(kind, "i.img", ("/data",)))
-        assert "/opt/family:/opt/family,/data/work:/data/work,/data" in sbatch_script(job_of(), cluster)
+        assert "/opt/family:/opt/family,/data/jobs:/data/jobs,/data" in sbatch_script(job_of(), cluster)
         assert ("--nv" in sbatch_script(job_of(gpus_per_node=1), cluster)) == (kind == "apptainer")
         assert "--nv" not in sbatch_script(job_of(), cluster)
         for bad in ("/a,b", "/a:b", "/a\nb"):

@@ -33,8 +33,8 @@ def sbatch(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{out}:/usr/bin:/bin")
     monkeypatch.setenv("OUT", str(out))
     monkeypatch.setenv("REFUSE", "")
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "place").mkdir()
+    monkeypatch.chdir(tmp_path / "place")
     return out
 
 
@@ -46,7 +46,7 @@ def run(*words: str) -> int:
 
 def test_what_is_submitted_and_told(sbatch, tmp_path, capsys):
     assert run("--cluster", "local", "--nodes", "2", "--name", "b0", "--", "train", "my data", "--out", "runs/b0") == 0
-    work = tmp_path / "work"
+    work = tmp_path / "place"
     assert capsys.readouterr().out.splitlines() == [
         "job:    41",
         f"log:    {work}/b0-41.log",
@@ -65,7 +65,7 @@ def test_json_is_one_object(sbatch, capsys):
     assert run("--cluster", "local", "--json", "--log", "logs/new/%x-%j.log", "--", "produce", "data", "--out", "all") == 0
     told = json.loads(capsys.readouterr().out)
     assert set(told) == {"job", "log", "follow", "cancel", "next"} and told["next"] == "family show all"
-    assert told["log"].endswith("/work/logs/new/family-41.log") and Path(told["log"]).parent.is_dir()
+    assert told["log"].endswith("/place/logs/new/family-41.log") and Path(told["log"]).parent.is_dir()
     assert run("--cluster", "local", "--json", "--dry-run", "--", "show", "x") == 0
     assert json.loads(capsys.readouterr().out)["script"].startswith("#!/bin/bash\n")
 

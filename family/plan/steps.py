@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from distributed.signals import handling
 from family.errors import ComeBack, Ended
 
 # Exporting is Python of one thread for most of its time (converting, optimizing and quantizing graphs): two at once take half of it.
@@ -41,12 +42,8 @@ class Step:
 
 def run_steps(steps: list[Step]) -> list[str]:
     """Run all steps and return those that failed or were skipped, one line each."""
-    before = {number: signal.signal(number, _forward) for number in (signal.SIGUSR1, signal.SIGTERM)}
-    try:
+    with handling(_forward):
         return _run_groups(steps)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _forward(number: int, frame) -> None:

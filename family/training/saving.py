@@ -97,7 +97,7 @@ class Saver:
         state = {"position": dataclasses.asdict(position), "summaries": self.summaries}
         try:
             if best:
-                checkpoints.save_best(self.run / FOLDER, position.step, arrays, state)
+                checkpoints.save_best(self.run / FOLDER, arrays, state)
             else:
                 checkpoints.save(self.run / FOLDER, position.step, arrays, state, self.recipe.checkpoints_kept)
         except ValueError as error:

@@ -1,6 +1,6 @@
 #!/bin/bash
 #SBATCH --job-name=family
-#SBATCH --output=/data/work/family-%j.log
+#SBATCH --output=/data/jobs/family-%j.log
 #SBATCH --open-mode=append
 #SBATCH --nodes=4
 #SBATCH --ntasks=32
@@ -53,9 +53,9 @@ export FAMILY_INTERFACE=ib0
 export NCCL_DEBUG=WARN
 export NCCL_SOCKET_IFNAME=ib0
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
-cd -- /data/work || { say "no such folder on $(hostname)"; exit 1; }
+cd -- /data/jobs || { say "no such folder on $(hostname)"; exit 1; }
 
-launch=(srun --kill-on-bad-exit=1 --distribution=block --nodes=4 --ntasks=32 --ntasks-per-node=8 apptainer exec --nv --bind /opt/family:/opt/family,/data/work:/data/work,/shared/data --pwd /data/work /shared/images/family.sif /opt/family/.venv/bin/python -P -m family.cli)
+launch=(srun --kill-on-bad-exit=1 --distribution=block --nodes=4 --ntasks=32 --ntasks-per-node=8 apptainer exec --nv --bind /opt/family:/opt/family,/data/jobs:/data/jobs,/shared/data --pwd /data/jobs /shared/images/family.sif /opt/family/.venv/bin/python -P -m family.cli)
 command=(train --resume data/listings --out runs/b0 --variant b0)
 
 if [ "$out_of_time$cancelled" = 00 ]; then

@@ -64,7 +64,7 @@ export HOROVOD_FUSION_THRESHOLD=67108864
 export NCCL_DEBUG=WARN
 export NCCL_SOCKET_IFNAME=ib0
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
-cd -- /data/work || { say "no such folder on $(hostname)"; exit 1; }
+cd -- /data/jobs || { say "no such folder on $(hostname)"; exit 1; }
 
 launch=(srun --kill-on-bad-exit=1 --distribution=block --nodes=2 --ntasks=8 --ntasks-per-node=4 --cpu-bind=cores /opt/family/.venv/bin/python -P -m family.cli)
 command=(train --resume data/listings --out runs/b0 --variant b0 --fresh --set 'seed={task}')

@@ -1,6 +1,6 @@
 #!/bin/bash
 #SBATCH --job-name=family
-#SBATCH --output=/data/work/family-%j.log
+#SBATCH --output=/data/jobs/family-%j.log
 #SBATCH --open-mode=append
 #SBATCH --nodes=2
 #SBATCH --ntasks=2
@@ -43,7 +43,7 @@ export FAMILY_LEAD_S=120
 export FAMILY_MAX_RESTARTS=20
 export FAMILY_INTERFACE=lo
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
-cd -- /data/work || { say "no such folder on $(hostname)"; exit 1; }
+cd -- /data/jobs || { say "no such folder on $(hostname)"; exit 1; }
 
 launch=(srun --kill-on-bad-exit=1 --distribution=block --nodes=2 --ntasks=2 --ntasks-per-node=1 /opt/family/.venv/bin/python -P -m family.cli)
 command=(train --resume data/listings --out runs/b0 --variant b0)
