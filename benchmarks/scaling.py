@@ -77,8 +77,10 @@ def draw(rows: list[dict]) -> str:
     """Draw where the time of a step goes, a bar for each number of ranks."""
     from family.pages.charts import bars, standalone
 
-    entries = [{"label": f"{row['ranks']} rank{'s' * (row['ranks'] > 1)} of {row['cores_per_rank']} core{'s' * (row['cores_per_rank'] > 1)}, {row['batch_per_rank']} rows each",
-                "parts": row["step_ms"]} for row in rows]  # fmt: skip
+    entries = []
+    for row in rows:
+        each = f"of {row['cores_per_rank']} core{'s' * (row['cores_per_rank'] > 1)}, {row['batch_per_rank']} rows each"
+        entries.append({"label": f"{row['ranks']} rank{'s' * (row['ranks'] > 1)} {each}", "parts": row["step_ms"]})
     return standalone(
         bars(entries, title="Where the time of a step goes", x_label="milliseconds of a step; computing includes waiting for one another")
     )
