@@ -1,7 +1,8 @@
-"""`family bench scaling`: images/s of Horovod ranks against as many trainers on their own at the same time, in turns."""
+"""`family bench scaling`: images/s of Horovod ranks against as many trainers on their own at the same time, in short turns."""
 
 import argparse
 import json
+import math
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from family.outputs import read_json, whole_file
 START_DELAY_S = 0.3  # from the last process being ready to the common start
 POLL_S = 0.05
 TAIL_LINES = 12
+TURN_STEPS = 5  # a round goes to and fro in turns this short: a shared machine's speed wanders by 10 % within a minute
 # A turn of the other side may be long; a rank that dies is seen by watching, not by Gloo's timeout.
 PATIENCE = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "86400"}
 RANKS, ALONE = "ranks", "alone"
@@ -34,8 +36,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strong", action="store_true", help="strong scaling: the ranks share --batch-per-rank rows (default: each has as many)"
     )
-    parser.add_argument("--steps", type=int, default=20, metavar="N", help="timed in each turn (default 20)")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of each side (default 3)")
+    parser.add_argument("--steps", type=int, default=20, metavar="N", help="timed of each side in a round (default 20)")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="each in turns of a few steps (default 3)")
     parser.add_argument("--dataset", type=Path, help="train on its rows (default: made-up listings, drawn for it)")
     parser.add_argument("--out", type=Path, metavar="RESULTS.jsonl", help="add the measurements to it")
     parser.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw where the time of a step goes")
@@ -130,10 +132,10 @@ class Side:
             if process.poll() is None:
                 process.send_signal(number)
 
-    def take_turn(self, turn: int) -> list[dict]:
+    def take_turn(self, turn: int, n_steps: int) -> list[dict]:
         """Run one turn and return what each process measured."""
         self.signal(signal.SIGCONT)
-        self.say(f"turn-{turn}")
+        self.say(f"turn-{turn}", str(n_steps))
         self.wait_for(f"armed-{turn}")
         self.say(f"go-{turn}", str(time.monotonic() + START_DELAY_S))
         found = [read_json(file) for file in self.wait_for(f"done-{turn}")]
@@ -154,7 +156,7 @@ def standing(args: argparse.Namespace, dataset: Path, n: int, name: str, folder:
 
     folder.mkdir()
     words = ["--folder", str(folder), "--dataset", str(dataset), "--variant", args.variant, "--resolution", str(args.resolution),
-             "--batch-per-rank", str(args.batch_per_rank), "--steps", str(args.steps)]  # fmt: skip
+             "--batch-per-rank", str(args.batch_per_rank)]  # fmt: skip
     commands = [[sys.executable, "-m", "benchmarks.scaling_worker", "--index", str(index), *words] for index in range(n)]
     began = time.monotonic()
     with started(commands, folder / "logs", joined=name == RANKS, environment={**PATIENCE, **(environment or {})}) as processes:
@@ -166,40 +168,49 @@ def standing(args: argparse.Namespace, dataset: Path, n: int, name: str, folder:
 
 
 def measure(args: argparse.Namespace, dataset: Path, n: int) -> list[dict]:
-    """Return the rounds of `n` ranks; the side that begins changes from round to round.
-
-    One rank is a world of one, without Horovod: the same program as a trainer on its own, so only that side runs.
-    """
-    names = [RANKS, ALONE] if n > 1 else [ALONE]
-    rounds = []
-    with taking_turns(args, dataset, n, names) as take_turn:
-        for turn in range(args.rounds):
+    """Return the pairs of turns of `n` ranks and of `n` trainers on their own; the side that begins changes from pair to pair."""
+    names, pairs = [RANKS, ALONE], []
+    with taking_turns(args, dataset, n, names) as (take_turn, turn_steps):
+        lengths = lengths_of_turns(args.steps, turn_steps) * args.rounds
+        for turn, n_steps in enumerate(lengths):
             found = {}
             for name in names if turn % 2 == 0 else names[::-1]:
-                found[name] = summarize_turn(take_turn(name, turn), args.batch_per_rank, name)
-                _say(f"round {turn + 1} of {args.rounds}, {n} {_what(name, n)}: {found[name]['images_per_s']:.2f} images/s")
-            rounds.append(found)
-    return rounds
+                found[name] = summarize_turn(take_turn(name, turn, n_steps), args.batch_per_rank, name)
+            pairs.append(found)
+            rates = ", ".join(f"{n} {_what(name, n)} {found[name]['images_per_s']:.2f} images/s" for name in names)
+            _say(f"turn {turn + 1} of {len(lengths)}: {rates}")
+    return pairs
+
+
+def lengths_of_turns(n_steps: int, turn_steps: int) -> list[int]:
+    """Cut a round's steps into turns of about equal length, of at most `turn_steps`."""
+    n_turns = -(-n_steps // turn_steps)
+    return [n_steps // n_turns + (turn < n_steps % n_turns) for turn in range(n_turns)]
 
 
 @contextmanager
-def taking_turns(args: argparse.Namespace, dataset: Path, n: int, names: list[str]) -> Iterator[Callable[[str, int], list[dict]]]:
-    """Give a function that runs a turn of a side. One set of processes serves all turns of its side, where memory holds both."""
+def taking_turns(
+    args: argparse.Namespace, dataset: Path, n: int, names: list[str]
+) -> Iterator[tuple[Callable[[str, int, int], list[dict]], int]]:
+    """Give a function that runs a turn of a side, and the steps that a turn should have at most.
+
+    One set of processes serves all turns of its side, where memory holds both; otherwise each turn starts anew, and is long.
+    """
     with tempfile.TemporaryDirectory(prefix="family-bench-") as temporary, ExitStack() as stack:
         folder = Path(temporary)
         sides = {names[0]: stack.enter_context(standing(args, dataset, n, names[0], folder / names[0]))}
-        if len(names) == 1 or _has_room_beside(sides[names[0]]):
+        if _has_room_beside(sides[names[0]]):
             sides |= {name: stack.enter_context(standing(args, dataset, n, name, folder / name)) for name in names[1:]}
-            yield lambda name, turn: sides[name].take_turn(turn)
+            yield lambda name, turn, n_steps: sides[name].take_turn(turn, n_steps), TURN_STEPS
             return
         stack.close()
         _say("memory does not hold both sides at once: each turn starts its processes anew")
 
-        def take_turn(name: str, turn: int) -> list[dict]:
+        def take_turn(name: str, turn: int, n_steps: int) -> list[dict]:
             with standing(args, dataset, n, name, folder / f"{name}-{turn}") as side:
-                return side.take_turn(0)
+                return side.take_turn(0, n_steps)
 
-        yield take_turn
+        yield take_turn, args.steps
 
 
 def _has_room_beside(side: Side) -> bool:
@@ -230,22 +241,31 @@ def summarize_turn(processes: list[dict], batch_per_rank: int, name: str) -> dic
     }
 
 
-def summarize(n: int, rounds: list[dict]) -> dict:
-    """Return the row of `n` ranks: medians over the rounds."""
-    own = RANKS if n > 1 else ALONE
-    ratios = [row[own]["images_per_s"] / row[ALONE]["images_per_s"] for row in rounds]
+def summarize(n: int, pairs: list[dict]) -> dict:
+    """Return the row of `n` ranks: medians over the pairs of turns, and how sure the median of their ratios is."""
+    ratios = [pair[RANKS]["images_per_s"] / pair[ALONE]["images_per_s"] for pair in pairs]
     return {
         "ranks": n,
-        "images_per_s": float(np.median([row[own]["images_per_s"] for row in rounds])),
+        "images_per_s": float(np.median([pair[RANKS]["images_per_s"] for pair in pairs])),
         "efficiency": float(np.median(ratios)),
-        "alone_images_per_s": float(np.median([row[ALONE]["images_per_s"] for row in rounds])),
-        "efficiency_by_definition": n == 1,
-        "spread": {"efficiency_min": min(ratios), "efficiency_max": max(ratios)},
-        "step_ms": _parts_of_a_step([row[own] for row in rounds]),
-        "waited_for_input": {name: float(np.median([row[name]["waited_for_input"] for row in rounds])) for name in rounds[0]},
-        "system_share": {name: float(np.median([_system_share(row[name]) for row in rounds])) for name in rounds[0]},
-        "rounds": rounds,
+        "interval": interval_of_median(ratios),
+        "alone_images_per_s": float(np.median([pair[ALONE]["images_per_s"] for pair in pairs])),
+        "step_ms": _parts_of_a_step([pair[RANKS] for pair in pairs]),
+        "waited_for_input": {name: float(np.median([pair[name]["waited_for_input"] for pair in pairs])) for name in pairs[0]},
+        "system_share": {name: float(np.median([_system_share(pair[name]) for pair in pairs])) for name in pairs[0]},
+        "turns": pairs,
     }
+
+
+def interval_of_median(values: list[float]) -> list[float] | None:
+    """Return the interval that holds the median with at least 95 %, from order statistics; None where there are too few values.
+
+    The number of values below the median is binomial with 1/2, whatever their distribution.
+    """
+    ordered, n = sorted(values), len(values)
+    below = [sum(math.comb(n, i) for i in range(k + 1)) / 2**n for k in range(n // 2)]  # P(at most k values below the median)
+    reachable = [k for k, p in enumerate(below) if p <= 0.025]
+    return [ordered[reachable[-1]], ordered[-1 - reachable[-1]]] if reachable else None
 
 
 def _parts_of_a_step(turns: list[dict]) -> dict[str, float]:
@@ -261,14 +281,14 @@ def _system_share(turn: dict) -> float:
     return turn["system_s"] / max(1e-9, turn["system_s"] + turn["user_s"])
 
 
-def describe(args: argparse.Namespace, n: int, rounds: list[dict], dataset: str) -> dict:
+def describe(args: argparse.Namespace, n: int, pairs: list[dict], dataset: str) -> dict:
     """Return the measurement of `n` ranks."""
     from benchmarks.machine import describe_machine, now
     from benchmarks.measurements import SCHEMA
     from benchmarks.training import training_versions
 
     return {
-        **summarize(n, rounds),
+        **summarize(n, pairs),
         "schema": SCHEMA,
         "kind": "scaling",
         "at": now(),
@@ -296,9 +316,6 @@ def _print(row: dict) -> None:
     n = row["ranks"]
     what = f"{n} rank{'s' * (n > 1)} of {row['cores_per_rank']} core{'s' * (row['cores_per_rank'] > 1)}: {row['images_per_s']:.2f} images/s"
     parts = ", ".join(f"{name} {ms:.0f}" for name, ms in row["step_ms"].items())
-    if row["efficiency_by_definition"]:
-        print(f"{what} (a world of one: efficiency 1 by definition); ms of a step: {parts}")
-        return
-    spread, n_rounds = row["spread"], len(row["rounds"])
+    low_high = "too few turns for an interval" if row["interval"] is None else "95 % interval {:.3f} to {:.3f}".format(*row["interval"])
     print(f"{what}, on their own {row['alone_images_per_s']:.2f}; efficiency {row['efficiency']:.3f} "
-          f"({spread['efficiency_min']:.3f} to {spread['efficiency_max']:.3f} over {n_rounds} rounds); ms of a step: {parts}")  # fmt: skip
+          f"({low_high}, {len(row['turns'])} pairs of turns); ms of a step: {parts}")  # fmt: skip

@@ -1,6 +1,6 @@
 """One process of `family bench scaling`: a Horovod rank, or a trainer on its own. It takes its turns by files in a folder.
 
-The controller writes `turn-K`; the process runs one step untimed and writes `armed-K-INDEX`; the controller writes `go-K` with a
+The controller writes `turn-K` with a number of steps; the process runs one step untimed and writes `armed-K-INDEX`; the controller writes `go-K` with a
 start time; the process runs its timed steps from then on and writes `done-K-INDEX`. After `stop-K` it writes `idle-K-INDEX`.
 It waits for its next turn until the controller kills it.
 """
@@ -28,15 +28,14 @@ def main(words: list[str]) -> None:
     parser.add_argument("--variant", required=True)
     parser.add_argument("--resolution", type=int, required=True)
     parser.add_argument("--batch-per-rank", type=int, required=True)
-    parser.add_argument("--steps", type=int, required=True)
     args = parser.parse_args(words)
-    stepper, world = _start(args)
+    stepper = _start(args)
     for _ in stepper.steps(2):
         pass  # traced, and the allocator has seen its sizes
     sum_s = stepper.time_sum()
     _touch(args.folder / f"ready-{args.index}")
-    for turn in _turns(args.folder):
-        _take_turn(args, stepper, turn, sum_s, alone=world.size == 1)
+    for turn, n_steps in _turns(args.folder):
+        _take_turn(args, stepper, turn, n_steps, sum_s)
 
 
 def _start(args: argparse.Namespace):
@@ -54,26 +53,24 @@ def _start(args: argparse.Namespace):
     use_devices(replace(world, local_rank=args.index))
     recipe = replace(timed_recipe(args.resolution, args.batch_per_rank * world.size), seed=args.index if world.size == 1 else 0)
     rows = enough_rows(open_dataset(args.dataset).rows("train"), recipe.batch_size)
-    return Stepper(args.variant, rows, recipe, world), world
+    return Stepper(args.variant, rows, recipe, world)
 
 
-def _turns(folder: Path) -> Iterator[int]:
+def _turns(folder: Path) -> Iterator[tuple[int, int]]:
     turn = 0
     while True:
-        while not (folder / f"turn-{turn}").exists():
-            time.sleep(_POLL_S)
-        yield turn
+        yield turn, _read_when_there(folder / f"turn-{turn}")
         turn += 1
 
 
-def _take_turn(args: argparse.Namespace, stepper, turn: int, sum_s: float, alone: bool) -> None:
-    steps = stepper.steps(1 + args.steps + (TAIL_STEPS if alone else 0))
+def _take_turn(args: argparse.Namespace, stepper, turn: int, n_steps: int, sum_s: float) -> None:
+    steps = stepper.steps(1 + n_steps + (TAIL_STEPS if stepper.is_alone else 0))
     next(steps)
     _touch(args.folder / f"armed-{turn}-{args.index}")
-    start_s = _start_time(args.folder / f"go-{turn}")
+    start_s = _read_when_there(args.folder / f"go-{turn}")
     time.sleep(max(0.0, start_s - time.monotonic()))
     before = resource.getrusage(resource.RUSAGE_SELF)
-    timed = [next(steps) for _ in range(args.steps)]
+    timed = [next(steps) for _ in range(n_steps)]
     after = resource.getrusage(resource.RUSAGE_SELF)
     write_json(args.folder / f"done-{turn}-{args.index}", {
         "s": timed[-1].end_s - start_s,
@@ -91,7 +88,7 @@ def _take_turn(args: argparse.Namespace, stepper, turn: int, sum_s: float, alone
     _touch(args.folder / f"idle-{turn}-{args.index}")
 
 
-def _start_time(path: Path) -> float:
+def _read_when_there(path: Path) -> float:
     while not path.exists():
         time.sleep(_POLL_S)
     return json.loads(path.read_text())

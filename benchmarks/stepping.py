@@ -45,6 +45,10 @@ class Stepper:
         self._update = make_update(self._model, variables, self._optimizer, world, recipe)
         self._done = 0
 
+    @property
+    def is_alone(self) -> bool:
+        return self._world.size == 1
+
     def time_sum(self, n_times: int = 5) -> float:
         """Return the seconds that ranks take to sum an update's gradients when nobody has to be waited for; 0 in a world of one."""
         if self._world.size == 1:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from benchmarks.drawn import dataset_or_made_up, enough_rows
-from benchmarks.scaling import ALONE, RANKS, summarize_turn
+from benchmarks.scaling import ALONE, RANKS, interval_of_median, lengths_of_turns, summarize_turn
 from benchmarks.scaling import summarize as summarize_scaling
 from benchmarks.training import same_setting
 from benchmarks.training import summarize as summarize_training
@@ -35,15 +35,24 @@ def test_ranks_are_as_fast_as_the_slowest_and_trainers_alone_add_up():
     assert alone["waited_for_input"] == pytest.approx(0.1)
 
 
-def test_efficiency_is_the_median_of_the_rounds_ratios():
+def test_efficiency_is_the_median_of_the_pairs_ratios():
     alone = summarize_turn([process(4.0, 4)] * 2, 8, ALONE)
-    rounds = [{RANKS: summarize_turn([process(s, 4)] * 2, 8, RANKS), ALONE: alone} for s in (5.0, 4.0, 8.0)]
-    row = summarize_scaling(2, rounds)
-    assert row["efficiency"] == pytest.approx(0.8) and row["spread"] == pytest.approx({"efficiency_min": 0.5, "efficiency_max": 1.0})
+    pairs = [{RANKS: summarize_turn([process(s, 4)] * 2, 8, RANKS), ALONE: alone} for s in (5.0, 4.0, 8.0)]
+    row = summarize_scaling(2, pairs)
+    assert row["efficiency"] == pytest.approx(0.8) and row["interval"] is None
+    assert summarize_scaling(2, pairs * 4)["interval"] == pytest.approx([0.5, 1.0])
     assert row["step_ms"] == pytest.approx({"computing": 1025, "waiting for input": 125, "all-reduce": 100})
     assert row["system_share"] == pytest.approx({RANKS: 0.25, ALONE: 0.25})
-    one = summarize_scaling(1, [{ALONE: turn[ALONE]} for turn in rounds])
-    assert one["efficiency"] == 1.0 and one["efficiency_by_definition"]
+
+
+def test_the_interval_of_a_median_is_that_of_binomial_tables():
+    values = list(range(1, 101))
+    assert interval_of_median(values[:5]) is None
+    assert [interval_of_median(values[:n]) for n in (6, 9, 12, 20, 100)] == [[1, 6], [2, 8], [3, 10], [6, 15], [40, 61]]
+
+
+def test_a_round_is_cut_into_turns_of_about_equal_length():
+    assert [lengths_of_turns(n, 5) for n in (1, 5, 6, 20, 23)] == [[1], [5], [3, 3], [5, 5, 5, 5], [5, 5, 5, 4, 4]]
 
 
 def test_training_ratio_is_the_median_of_the_rounds_ratios():
@@ -93,9 +102,10 @@ def test_bench_train_prints_the_contract(dataset, tmp_path):
 
 def test_bench_scaling_prints_the_contract(dataset, tmp_path):
     pytest.importorskip("horovod")
-    turns = ["--ranks", "2", "--batch-per-rank", "4", "--strong", "--steps", "2", "--rounds", "2", "--picture", str(tmp_path / "p.svg")]
-    (row,) = bench("scaling", *turns, "--dataset", str(dataset), "--out", str(tmp_path / "r.jsonl"))["rows"]
+    turns = ["--ranks", "1,2", "--batch-per-rank", "4", "--strong", "--steps", "2", "--rounds", "2", "--picture", str(tmp_path / "p.svg")]
+    one, row = bench("scaling", *turns, "--dataset", str(dataset), "--out", str(tmp_path / "r.jsonl"))["rows"]
     assert row["ranks"] == 2 and row["images_per_s"] > 0 and row["efficiency"] > 0
-    assert len(row["rounds"]) == 2 and (row["scaling"], row["batch_per_rank"]) == ("strong", 2)
+    assert (one["ranks"], one["batch_per_rank"]) == (1, 4) and one["efficiency"] > 0 and one["step_ms"]["all-reduce"] == 0
+    assert len(row["turns"]) == 2 and (row["scaling"], row["batch_per_rank"]) == ("strong", 2)
     assert row["step_ms"]["computing"] > 0 and row["step_ms"]["all-reduce"] > 0
     assert "all-reduce" in (tmp_path / "p.svg").read_text()
