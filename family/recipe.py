@@ -40,7 +40,7 @@ class Recipe:
     aspect: str = "stretch"
     accumulate: int = 1  # parts that a rank cuts its rows of an update into, one in memory at a time
     gradient_compression: str = "none"  # fp16: half the bytes between ranks
-    precision: str = "float32"  # mixed_bfloat16: activations of GPUs that have it
+    precision: str = "float32"  # mixed_bfloat16, or mixed_float16 with a scaled loss: activations on GPUs
     val_patience: int = 0  # epochs without a better validation accuracy that end the second phase; 0: never
     weights_kept: str = "last"  # best: those of the second phase's epoch with the best validation accuracy
     max_updates: int = 0  # of each phase; 0: no limit
@@ -101,7 +101,7 @@ def _check_ranges(recipe: Recipe) -> None:
         "batchnorm": ("auto", "train", "inference"),
         "aspect": ("stretch", "crop", "pad"),
         "gradient_compression": ("none", "fp16"),
-        "precision": ("float32", "mixed_bfloat16"),
+        "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
         "weights_kept": ("last", "best"),
     }
     for key, allowed in choices.items():

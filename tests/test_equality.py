@@ -95,9 +95,10 @@ def test_gradients_can_travel_in_half_the_bytes(dataset, one_rank, tmp_path):
     np.testing.assert_allclose(found[:20], ones[:20], rtol=2e-2)
 
 
-def test_activations_can_be_bfloat16(dataset, one_rank, tmp_path):
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_activations_can_be_half_as_long(dataset, one_rank, tmp_path, precision):
     run = tmp_path / "run"
-    family("train", dataset, "--out", run, *WORDS, "--set", "precision=mixed_bfloat16", "--set", "finetune_epochs=1")
+    family("train", dataset, "--out", run, *WORDS, "--set", f"precision={precision}", "--set", "finetune_epochs=1")
     assert np.abs(losses_of(run)[:6] / losses_of(one_rank)[:6] - 1).max() < 0.05
     family("evaluate", run, dataset, "--out", tmp_path / "evaluation")
 

@@ -24,7 +24,7 @@ from family.training.features import compute_features
 from family.training.log import Log
 from family.training.rates import learning_rate
 from family.training.saving import Position, Saver, assign
-from family.training.update import make_optimizer, make_update
+from family.training.update import make_optimizer, make_update, state_of
 
 _STEPS_TOLD = 100  # the first ones are all in metrics.jsonl, later every so many
 
@@ -131,14 +131,13 @@ class Learner:
 
 def _run_phase(job: Job, phase: Phase, position: Position, arrays: dict, saver: Saver) -> dict:
     """Train a phase from `position` to its end; return its summary."""
-    began, stopped, accuracy = time.monotonic(), "epochs", 0.0
+    began, stopped, row = time.monotonic(), "epochs", {}
     learner = _start_learner(job, phase, arrays)
     while position.epoch < phase.epochs and position.epoch * learner.updates_an_epoch < learner.n_updates:
         row = _run_epoch(job, phase, learner, position, saver)
-        accuracy = row["accuracy"]
         is_best = _note_epoch(position, row, job.recipe)
         if phase.keeps_best and is_best:
-            saver.save(position, learner.optimizer.variables, best=True)
+            saver.save(position, state_of(learner.optimizer), best=True)
         # All ranks saw the same sums; rank 0 decides all the same, so that no rounding can part them.
         stopped = job.world.broadcast(_why_to_stop(phase, position, job.recipe))
         if stopped != "epochs":
@@ -147,18 +146,30 @@ def _run_phase(job: Job, phase: Phase, position: Position, arrays: dict, saver: 
         learner.optimizer.finalize_variable_values(phase.variables)
     if phase.keeps_best:
         saver.restore_best()
-    summary = {"phase": phase.name, "epochs": position.epoch, "steps": position.step, "stopped_by": stopped, "train_accuracy": accuracy}
-    summary["val_accuracy"] = evaluate_rows(job, job.val, to_the_end=True)[0] if job.val is not None else None
+    summary = {"phase": phase.name, "epochs": position.epoch, "steps": position.step, "stopped_by": stopped,
+               "train_accuracy": row.get("accuracy", 0.0)}  # fmt: skip
+    summary["val_accuracy"] = _final_val_accuracy(job, phase, position, row)
     summary["s"] = time.monotonic() - began
     job.log("phase", **summary)
     return summary
+
+
+def _final_val_accuracy(job: Job, phase: Phase, position: Position, last: dict) -> float | None:
+    """Return the validation accuracy of the weights that a phase ends with, which most phases know already."""
+    if job.val is None:
+        return None
+    if phase.keeps_best and position.best_val_accuracy >= 0:
+        return position.best_val_accuracy
+    if "val_accuracy" in last and not phase.ema:
+        return last["val_accuracy"]
+    return evaluate_rows(job, job.val, to_the_end=True)[0]
 
 
 def _start_learner(job: Job, phase: Phase, arrays: dict) -> Learner:
     """Make the optimizer anew, since the variables of another phase are not its variables; give all ranks the same values."""
     recipe = job.recipe
     optimizer = make_optimizer(recipe, phase.variables, phase.ema)
-    variables = [*job.model.variables, *optimizer.variables]
+    variables = [*job.model.variables, *state_of(optimizer)]
     if len(arrays) == len(variables):  # a checkpoint of a phase's end holds no optimizer
         assign(variables, arrays)
     job.world.broadcast_variables(variables)
@@ -191,7 +202,7 @@ def _run_epoch(job: Job, phase: Phase, learner: Learner, position: Position, sav
         position.sums = [a + b for a, b in zip(position.sums, told[:3], strict=True)]
         if position.step <= _STEPS_TOLD or position.step % _STEPS_TOLD == 0:
             job.log("step", phase=phase.name, step=position.step, loss=told[0] / told[2], rate=rate)
-        saver.heed(told[3:-1], position, learner.optimizer.variables)
+        saver.heed(told[3:-1], position, state_of(learner.optimizer))
     saver.reduce_statistics()
     loss, right, rows = position.sums
     row = {"phase": phase.name, "epoch": position.epoch + 1, "step": position.step, "loss": loss / rows, "accuracy": right / rows,
@@ -199,7 +210,7 @@ def _run_epoch(job: Job, phase: Phase, learner: Learner, position: Position, sav
     row["images_per_s"] = sum(total for *_, total in slices) / row["s"]
     if job.val is not None and not phase.stops_on_plateau:
         row["val_accuracy"], *told = evaluate_rows(job, job.val)
-        saver.heed([0.0, *told], position, learner.optimizer.variables)  # which goes on with this evaluation
+        saver.heed([0.0, *told], position, state_of(learner.optimizer))  # which goes on with this evaluation
     job.log("epoch", **row)
     position.epoch, position.update, position.sums = position.epoch + 1, 0, [0.0, 0.0, 0.0]
     return row

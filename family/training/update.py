@@ -9,6 +9,8 @@ from distributed.world import World
 from family.models.draws import Draws, drawing
 from family.recipe import Recipe
 
+_LossScale = tf_keras.mixed_precision.LossScaleOptimizer
+
 
 def make_optimizer(recipe: Recipe, variables: list, ema: bool) -> tf_keras.optimizers.Optimizer:
     """Return a built optimizer; its rate is set before every update."""
@@ -23,19 +25,29 @@ def make_optimizer(recipe: Recipe, variables: list, ema: bool) -> tf_keras.optim
     # Decay pulls weights, not the offsets and scales of normalization.
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     optimizer.build(variables)
-    return optimizer
+    return _LossScale(optimizer) if recipe.precision == "mixed_float16" else optimizer
+
+
+def state_of(optimizer: tf_keras.optimizers.Optimizer) -> list:
+    """Return the variables that decide what an optimizer does next."""
+    if not isinstance(optimizer, _LossScale):
+        return optimizer.variables
+    return [*optimizer.variables, optimizer._loss_scale.current_loss_scale, optimizer.dynamic_counter]  # which `variables` leaves out
 
 
 def make_update(model: tf_keras.Model, variables: list, optimizer, world: World, recipe: Recipe) -> Callable:
     """Return `update(inputs, labels, weights, step, start, total, wants) -> float32 [4 + n]`.
 
     The answer, equal on all ranks, holds the sums over the rows of the update of loss, right answers and rows, then the sums over
-    ranks of `wants` (float32 [n]), then the norm of the gradient, which is no number when any part of it is none.
+    ranks of `wants` (float32 [n]), then the norm of the gradient, which is no number when any part of it is none. With float16, where
+    a gradient is too large for the scale of the loss, the update is left out, the scale is halved and the norm is given as 0.
 
     Args:
         model: inputs -> logits.
         variables: those that learn.
     """
+
+    scales = isinstance(optimizer, _LossScale)
 
     def smoothed_loss(labels, logits, weights):
         log_p = tf.nn.log_softmax(logits)
@@ -50,8 +62,9 @@ def make_update(model: tf_keras.Model, variables: list, optimizer, world: World,
             logits = tf.cast(model(tf.cast(inputs, tf.float32), training=True), tf.float32)
             losses = smoothed_loss(labels, logits, weights)
             loss = tf.reduce_sum(losses) / tf.cast(total, tf.float32)
+            scaled = optimizer.get_scaled_loss(loss) if scales else loss
         right = tf.cast(tf.argmax(logits, -1, tf.int32) == labels, tf.float32) * weights
-        return tape.gradient(loss, variables), tf.stack([tf.reduce_sum(losses), tf.reduce_sum(right), tf.reduce_sum(weights)])
+        return tape.gradient(scaled, variables), tf.stack([tf.reduce_sum(losses), tf.reduce_sum(right), tf.reduce_sum(weights)])
 
     def accumulate(inputs, labels, weights, step, start, total):
         """Differentiate a part of the rows after the other; memory holds the activations of one part."""
@@ -77,7 +90,13 @@ def make_update(model: tf_keras.Model, variables: list, optimizer, world: World,
         learn = differentiate if recipe.accumulate == 1 else accumulate
         gradients, sums = learn(inputs, labels, weights, step, start, total)
         gradients, told = world.sum_gradients(gradients, tf.concat([sums, wants], 0), recipe.gradient_compression)
+        if scales:  # after the sum, which all ranks see: they leave out the same updates
+            can_halve = optimizer.loss_scale > 1
+            gradients = optimizer.get_unscaled_gradients(gradients)
+        norm = tf.linalg.global_norm(gradients)
+        if scales:
+            norm = tf.where(tf.math.is_finite(norm) | ~can_halve, norm, 0.0)
         optimizer.apply_gradients(zip(gradients, variables, strict=True), skip_gradients_aggregation=True)
-        return tf.concat([told, [tf.linalg.global_norm(gradients)]], 0)
+        return tf.concat([told, [norm]], 0)
 
     return update
