@@ -14,6 +14,7 @@ from family.data.order import epoch_slices
 from family.data.pipeline import training_batches
 from family.models.builders import build_variant, logits_of
 from family.recipe import Recipe, make_recipe
+from family.training.losses import make_loss
 from family.training.rates import learning_rate
 from family.training.update import make_optimizer, make_update
 
@@ -42,7 +43,7 @@ class Stepper:
         self._variables = variables = self._model.trainable_variables
         self._optimizer = make_optimizer(recipe, variables, ema=False)
         world.broadcast_variables([*model.variables, *self._optimizer.variables])
-        self._update = make_update(self._model, variables, self._optimizer, world, recipe)
+        self._update = make_update(self._model, variables, self._optimizer, world, recipe, make_loss(recipe, rows.ontology, rows.labels))
         self._done = 0
 
     @property

@@ -28,6 +28,12 @@ class Recipe:
     optimizer: str = "adamw"
     weight_decay: float = 0.01
     label_smoothing: float = 0.1
+    logit_adjustment: float = 0.0  # of training logits, times log(share of the class): 1 makes up for a long tail
+    class_balance: float = 0.0  # beta of effective-number weights: 0 weighs rows alike, 0.999 nearly classes
+    sampling_power: float = 1.0  # a class is drawn as often as (its rows)^power: 1 takes each row once an epoch, 0 all classes alike
+    tree_weight: float = 0.0  # of the mean cross-entropy of the levels above the leaves
+    distill_weight: float = 0.0  # of the teacher's answers (`--teacher`) against the labels, in the second phase
+    distill_temperature: float = 2.0
     dropout: float = 0.2  # before the head
     drop_connect: float = 0.2  # stochastic depth of the trunk
     ema_decay: float = 0.0  # of the weights, in the second phase; 0: none
@@ -35,6 +41,13 @@ class Recipe:
     plateau_min_gain: float = 0.001
     crop_min_area: float = 0.5  # of random training crops; 1: none
     flip: bool = True
+    augment: str = "none"  # trivial (one operation of any strength) or rand (augment_n of one strength), in the second phase
+    augment_n: int = 2
+    augment_magnitude: float = 0.3  # 0..1, of `rand`
+    erase: float = 0.0  # the share of images that lose a rectangle
+    mixup: float = 0.0  # alpha of images that are mixed of two; 0: none
+    cutmix: float = 0.0  # alpha of images that get a rectangle of another; 0: none
+    mix_share: float = 1.0  # of images, where mixup or cutmix is on
     batchnorm: str = "auto"  # train, inference, or auto: inference with a pretrained trunk
     batchnorm_momentum: float = 0.0  # 0: the library's own
     aspect: str = "stretch"
@@ -101,21 +114,27 @@ def _check_ranges(recipe: Recipe) -> None:
         "batchnorm": ("auto", "train", "inference"),
         "aspect": ("stretch", "crop", "pad"),
         "gradient_compression": ("none", "fp16"),
+        "augment": ("none", "trivial", "rand"),
         "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
         "weights_kept": ("last", "best"),
     }
     for key, allowed in choices.items():
         if getattr(recipe, key) not in allowed:
             raise unknown_name(f"value of {key}", getattr(recipe, key), allowed)
-    shares = ("label_smoothing", "dropout", "drop_connect", "ema_decay", "batchnorm_momentum")
+    shares = ("label_smoothing", "class_balance", "dropout", "drop_connect", "ema_decay", "batchnorm_momentum")
     wrong = [key for key, value in vars(recipe).items() if isinstance(value, float) and not math.isfinite(value)]
     wrong += [key for key in shares if not 0 <= getattr(recipe, key) < 1]
-    wrong += [key for key in ("batch_size", "plateau_patience", "accumulate", "checkpoints_kept") if getattr(recipe, key) < 1]
+    wrong += [key for key in ("batch_size", "plateau_patience", "accumulate", "checkpoints_kept", "augment_n") if getattr(recipe, key) < 1]
     not_below_0 = ("head_epochs", "finetune_epochs", "max_updates", "seed", "warmup_epochs", "weight_decay", "val_patience")
-    not_below_0 += ("plateau_min_gain", "checkpoint_interval_s")
+    not_below_0 += ("mixup", "cutmix")
+    not_below_0 += ("plateau_min_gain", "checkpoint_interval_s", "logit_adjustment", "tree_weight")
     wrong += [key for key in not_below_0 if getattr(recipe, key) < 0]
     wrong += ["seed"] if recipe.seed >= 2**31 else []
     wrong += [key for key in ("head_rate", "finetune_rate") if not 0 < getattr(recipe, key) < 100]
+    wrong += [
+        key for key in ("distill_weight", "sampling_power", "augment_magnitude", "erase", "mix_share") if not 0 <= getattr(recipe, key) <= 1
+    ]
+    wrong += ["distill_temperature"] if not 0.1 <= recipe.distill_temperature <= 100 else []
     wrong += ["crop_min_area"] if not 0 < recipe.crop_min_area <= 1 else []
     wrong += ["resolution_px"] if recipe.resolution_px and not 32 <= recipe.resolution_px <= 1024 else []
     if wrong:

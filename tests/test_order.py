@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from family.data.order import epoch_order, epoch_slices, n_updates, rank_slice, update_rows
+from family.data.order import epoch_order, epoch_slices, expected_draws, n_updates, rank_slice, update_rows
 
 ROWS, BATCHES, SEEDS, EPOCHS, RANKS = st.integers(1, 200), st.integers(1, 70), st.integers(0, 2**32), st.integers(0, 500), st.integers(1, 4)
 
@@ -45,3 +45,25 @@ def test_order_is_a_pure_function():
 def test_seeds_and_epochs_give_other_orders():
     orders = [tuple(epoch_order(100, seed, epoch)) for seed in range(5) for epoch in range(5)]
     assert len(set(orders)) == 25
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=200), st.floats(0, 1), SEEDS)
+def test_sampling_keeps_the_rows_of_an_epoch_and_takes_each_as_often_as_expected(labels, power, seed):
+    labels = np.array(labels)
+    draws = expected_draws(labels, power)
+    order = epoch_order(len(labels), seed, 3, draws)
+    assert len(order) == len(labels) and order.tolist() == epoch_order(len(labels), seed, 3, draws).tolist()
+    times = np.bincount(order, minlength=len(labels))
+    if draws is None:
+        assert power == 1 and (times == 1).all()
+    else:
+        assert (np.abs(times - draws) < 1 + 1e-9).all()
+
+
+def test_the_share_of_a_class_is_a_power_of_its_rows():
+    labels = np.repeat([0, 1, 2], [64, 16, 4])
+    for power, shares in ((0.0, [1, 1, 1]), (0.5, [8, 4, 2])):
+        epochs = [labels[epoch_order(84, 0, epoch, expected_draws(labels, power))] for epoch in range(200)]
+        found = np.bincount(np.concatenate(epochs)) / (200 * 84)
+        np.testing.assert_allclose(found, np.array(shares) / sum(shares), atol=0.01)
+    assert len({tuple(epoch.tolist()) for epoch in epochs}) == 200

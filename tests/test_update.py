@@ -8,7 +8,10 @@ tf_keras = pytest.importorskip("tf_keras")
 import tensorflow as tf  # noqa: E402
 
 from distributed.world import World  # noqa: E402
+from family.data.ontology import from_leaves  # noqa: E402
+from family.data.pipeline import targets  # noqa: E402
 from family.recipe import make_recipe  # noqa: E402
+from family.training.losses import make_loss  # noqa: E402
 from family.training.update import make_optimizer, make_update, state_of  # noqa: E402
 
 INPUTS = np.arange(12, dtype=np.float32).reshape(4, 3) / 10
@@ -21,10 +24,11 @@ def learner(**fields):
     recipe = make_recipe({"optimizer": "sgd", "weight_decay": 0.0, "label_smoothing": 0.0, **fields})
     optimizer = make_optimizer(recipe, model.trainable_variables, ema=False)
     optimizer.learning_rate.assign(0.1)
-    update = make_update(model, model.trainable_variables, optimizer, World(), recipe)
+    loss = make_loss(recipe, from_leaves([("a", "A"), ("b", "B")]), LABELS)
+    update = make_update(model, model.trainable_variables, optimizer, World(), recipe, loss)
 
     def take(step=0):
-        return update(INPUTS, LABELS, np.ones(4, np.float32), tf.constant(step), tf.constant(0), tf.constant(4), tf.zeros(3)).numpy()
+        return update(INPUTS, *targets(LABELS, 1.0), tf.constant(step), tf.constant(0), tf.constant(4), tf.zeros(3)).numpy()
 
     return model, optimizer, take
 

@@ -3,10 +3,33 @@
 import numpy as np
 
 
-def epoch_order(n_rows: int, seed: int, epoch: int) -> np.ndarray:
-    """Return int64 [n_rows]: every row once, shuffled by (seed, epoch) alone."""
+def epoch_order(n_rows: int, seed: int, epoch: int, draws: np.ndarray | None = None) -> np.ndarray:
+    """Return int64 [n_rows]: every row once, or as often as `draws` says, shuffled by (seed, epoch) alone.
+
+    Args:
+        draws: of `expected_draws`. A row that is expected 2.3 times stands in an epoch twice or three times: systematic sampling,
+            whose counts vary least.
+    """
     # Philox is a counter-based generator: the same keys give the same order on every machine.
-    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(n_rows)
+    generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+    order = generator.permutation(n_rows)
+    if draws is None:
+        return order
+    ends = np.cumsum(draws[order])
+    ends = np.minimum(ends * (n_rows / ends[-1]), n_rows)
+    times = np.diff(np.floor(np.append(0.0, ends) + generator.random()))
+    return generator.permutation(np.repeat(order, times.astype(np.int64)))
+
+
+def expected_draws(labels: np.ndarray, power: float) -> np.ndarray | None:
+    """Return float64 [n_rows]: how often each row is to stand in an epoch, so that a class of n rows has a share like n^power.
+
+    None for a power of 1, which takes each row once. The rows of an epoch stay as many.
+    """
+    if power == 1:
+        return None
+    of_row = np.bincount(labels)[labels].astype(np.float64) ** (power - 1)
+    return of_row * (len(labels) / of_row.sum())
 
 
 def n_updates(n_rows: int, batch_size: int) -> int:
@@ -26,9 +49,11 @@ def rank_slice(n: int, rank: int, size: int) -> tuple[int, int]:
     return start, start + share + (rank < more)
 
 
-def epoch_slices(n_rows: int, batch_size: int, seed: int, epoch: int, rank: int, size: int) -> list[tuple[np.ndarray, int, int]]:
+def epoch_slices(
+    n_rows: int, batch_size: int, seed: int, epoch: int, rank: int, size: int, draws: np.ndarray | None = None
+) -> list[tuple[np.ndarray, int, int]]:
     """Return, for each update of an epoch, (this rank's rows, its first row's place in the update, rows of the update)."""
-    order = epoch_order(n_rows, seed, epoch)
+    order = epoch_order(n_rows, seed, epoch, draws)
     slices = []
     for k in range(n_updates(n_rows, batch_size)):
         rows = _cut(order, batch_size, k)

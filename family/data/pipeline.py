@@ -11,7 +11,7 @@ from family.recipe import Recipe
 
 
 def training_batches(rows: Rows, slices: list, how: Preprocessing, recipe: Recipe, epoch: int) -> Iterator[tuple]:
-    """Yield (images uint8 [n, px, px, 3], labels int32 [n], weights float32 [n], start, total) for each update.
+    """Yield (images uint8 [n, px, px, 3], labels int32 [n, 2], weights float32 [n, 2], start, total) for each update.
 
     Args:
         slices: of `family.data.order.epoch_slices`.
@@ -27,7 +27,12 @@ def training_batches(rows: Rows, slices: list, how: Preprocessing, recipe: Recip
 
     batches = _decoded(np.concatenate([own for own, *_ in slices]), max(len(own) for own, *_ in slices), read, how.resolution_px)
     for images, (own, weight, start, total) in zip(batches, slices, strict=True):
-        yield images, rows.labels[own], np.full(len(own), weight, np.float32), start, total
+        yield images, *targets(rows.labels[own], weight), start, total
+
+
+def targets(labels: np.ndarray, weight: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return (labels int32 [n, 2], weights float32 [n, 2]) of rows that are not mixed: the second label has no share."""
+    return np.stack([labels, labels], 1), np.tile(np.float32([weight, 0]), (len(labels), 1))
 
 
 def at_least_one_row(own: np.ndarray, start: int, total: int) -> tuple[np.ndarray, float, int, int]:

@@ -13,7 +13,7 @@ from distributed.joining import join, keep_log, started_by_launcher, world_size
 from distributed.loading import load_tensorflow
 from distributed.signals import AGREED_CODES, Wishes, listening
 from distributed.world import World
-from family.card import SCHEMA, member_name
+from family.card import SCHEMA, member_name, read_card
 from family.data.dataset import Dataset, open_dataset
 from family.data.images import Preprocessing
 from family.data.order import n_updates
@@ -34,6 +34,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ranks", type=int, default=1, metavar="N", help="Horovod ranks on this machine (default 1)")
     parser.add_argument(
         "--weights", help="none, imagenet, noisy-student, an HDF5 file or a run (default: imagenet, or none for a recipe of one phase)"
+    )
+    parser.add_argument(
+        "--teacher", type=Path, action="append", default=[], metavar="RUN", help="learn from its answers too; several: from their mean"
     )
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of RUN")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="key=value", help="change a field of the recipe")
@@ -149,6 +152,11 @@ def _refuse(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> None:
         raise UserError(
             f"no weights at {weights_path(args.weights)}; wanted none, {', '.join(DOWNLOADS)}, a Keras 2 HDF5 file, or a run folder"
         )
+    if bool(args.teacher) != (recipe.distill_weight > 0):
+        raise UserError("--teacher RUN and the recipe's distill_weight go together: give both (as with --recipe distill) or neither")
+    for teacher in args.teacher:
+        if not (teacher / "weights.h5").is_file():
+            raise UserError(f"the teacher {teacher} is no finished run (it has no weights.h5)")
     if args.ranks > 1 and world_size() > 1 and not started_by_launcher():
         raise UserError(
             f"--ranks {args.ranks} inside a world of {world_size()} ranks; leave it out: srun, horovodrun or mpirun started the ranks"
@@ -164,7 +172,8 @@ def _made_of(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> dict
     fields = {line.split(" = ")[0]: line.split(" = ", 1)[1] for line in to_toml(recipe).splitlines()}
     del fields["checkpoint_interval_s"], fields["checkpoints_kept"]
     return {"command": "train", "dataset": dataset.digest, "ontology": dataset.ontology.digest, "variant": args.variant,
-            "scope": scope_name(args.scope), "subtrees": scope_subtrees(args.scope), "weights": _digest_weights(args.weights), **fields}  # fmt: skip
+            "scope": scope_name(args.scope), "subtrees": scope_subtrees(args.scope), "weights": _digest_weights(args.weights),
+            "teachers": [_digest_weights(str(teacher)) for teacher in args.teacher], **fields}  # fmt: skip
 
 
 def _digest_weights(source: str) -> str:
@@ -192,6 +201,7 @@ def _launch(args: argparse.Namespace) -> int:
 
     words = ["train", str(args.dataset), "--out", str(args.out), "--variant", args.variant, "--scope", args.scope,
              "--recipe", args.recipe, "--weights", args.weights, *(["--resume"] if args.resume else [])]  # fmt: skip
+    words += [word for teacher in args.teacher for word in ("--teacher", str(teacher))]
     words += [word for setting in args.settings for word in ("--set", setting)]
     code = launch([sys.executable, "-m", "family.cli", *words], args.ranks, args.out / "logs")
     if code == UserError.exit_code:
@@ -210,6 +220,7 @@ def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: Wo
     from family.models.builders import build_variant
     from family.models.weights import load_trunk
     from family.training.runs import save_run
+    from family.training.teaching import make_teacher
     from family.training.trainer import Job, train_phases
 
     devices = use_devices(world)
@@ -229,7 +240,8 @@ def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: Wo
     if world.is_first:
         _say_beginning(args, recipe, world, train, loaded)
     how = Preprocessing(recipe.resolution_px, recipe.aspect)
-    job = Job(args.out, model, train, val, how, recipe, world, wishes)
+    teacher = make_teacher(args.teacher, train.ontology, recipe.distill_temperature) if args.teacher else None
+    job = Job(args.out, model, train, val, how, recipe, world, wishes, teacher)
     try:
         phases = train_phases(job, has_trunk=loaded is not None, resume=args.resume)
     finally:
@@ -272,7 +284,8 @@ def _card(args, dataset, recipe, world, devices, train, how, loaded, phases, mod
         "preprocessing": how.card(),
         "dataset": {"name": dataset.about["name"], "folder": os.path.abspath(args.dataset), "digest": dataset.digest,
                     "ontology_digest": dataset.ontology.digest, "n_train": len(train)},
-        "training": {"recipe": args.recipe, "weights": loaded, "ranks": world.size, "devices": devices, "phases": phases,
+        "training": {"recipe": args.recipe, "weights": loaded, "ranks": world.size, "devices": devices,
+                     "phases": phases, "teachers": [read_card(teacher)["name"] for teacher in args.teacher],
                      "trained": not 0 < recipe.max_updates < n_updates(len(train), recipe.batch_size)},
         "versions": {name: importlib.metadata.version(name) for name in packages},
     }  # fmt: skip

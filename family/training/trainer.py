@@ -14,14 +14,15 @@ from distributed.signals import Wishes
 from distributed.world import World
 from family.data.dataset import Rows
 from family.data.images import Preprocessing
-from family.data.order import epoch_slices, n_updates, rank_slice
-from family.data.pipeline import at_least_one_row, plain_batches, training_batches
+from family.data.order import epoch_slices, expected_draws, n_updates, rank_slice
+from family.data.pipeline import at_least_one_row, plain_batches, targets, training_batches
 from family.errors import Failure
 from family.models.builders import head_of, logits_of, trunk_of
 from family.progress import progress
 from family.recipe import Recipe
 from family.training.features import compute_features
 from family.training.log import Log
+from family.training.losses import make_loss
 from family.training.rates import learning_rate
 from family.training.saving import Position, Saver, assign
 from family.training.update import make_optimizer, make_update, state_of
@@ -41,6 +42,7 @@ class Job:
     recipe: Recipe
     world: World
     wishes: Wishes = field(default_factory=Wishes)
+    teacher: Callable | None = None  # of the second phase
 
     @property
     def log(self) -> Log:
@@ -62,6 +64,7 @@ class Phase:
     val_patience: int = 0  # epochs without a better validation accuracy that end it; 0: never
     keeps_best: bool = False  # ends with the weights of the best validation accuracy
     ema: bool = False
+    teacher: Callable | None = None  # images -> probabilities
 
 
 def train_phases(job: Job, has_trunk: bool, resume: bool) -> list[dict]:
@@ -94,7 +97,7 @@ def _head_phase(job: Job, saver: Saver) -> Phase:
 
     def batches(slices, epoch):
         for own, weight, start, total in (at_least_one_row(*part) for part in slices):
-            yield features[own], job.train.labels[own], np.full(len(own), weight, np.float32), start, total
+            yield features[own], *targets(job.train.labels[own], weight), start, total
 
     head = head_of(job.model)
     recipe = job.recipe
@@ -116,7 +119,7 @@ def _finetune_phase(job: Job, has_trunk: bool, saver: Saver) -> Phase:
 
     model = logits_of(job.model)
     return Phase("finetune", model, model.trainable_variables, batches, recipe.finetune_epochs, recipe.finetune_rate, recipe.schedule,
-                 False, recipe.val_patience, recipe.weights_kept == "best", recipe.ema_decay > 0)  # fmt: skip
+                 False, recipe.val_patience, recipe.weights_kept == "best", recipe.ema_decay > 0, job.teacher)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,8 @@ def _start_learner(job: Job, phase: Phase, arrays: dict) -> Learner:
     job.world.broadcast_variables(variables)
     updates_an_epoch = n_updates(len(job.train), recipe.batch_size)
     planned = phase.epochs * updates_an_epoch
-    update = make_update(phase.model, phase.variables, optimizer, job.world, recipe)
+    loss = make_loss(recipe, job.train.ontology, job.train.labels)
+    update = make_update(phase.model, phase.variables, optimizer, job.world, recipe, loss, phase.teacher)
     return Learner(optimizer, update, updates_an_epoch, min(planned, recipe.max_updates or planned))
 
 
@@ -183,7 +187,8 @@ def _run_epoch(job: Job, phase: Phase, learner: Learner, position: Position, sav
     """Run the updates of an epoch that are left, and return what it came to over all ranks."""
     recipe, world, began = job.recipe, job.world, time.monotonic()
     first = position.epoch * learner.updates_an_epoch
-    slices = epoch_slices(len(job.train), recipe.batch_size, recipe.seed, position.epoch, world.rank, world.size)
+    draws = expected_draws(job.train.labels, recipe.sampling_power)
+    slices = epoch_slices(len(job.train), recipe.batch_size, recipe.seed, position.epoch, world.rank, world.size, draws)
     slices = slices[position.update : learner.n_updates - first]
     warmup = recipe.warmup_epochs * learner.updates_an_epoch
     what = f"{phase.name} epoch {position.epoch + 1}/{phase.epochs}"

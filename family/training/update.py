@@ -35,7 +35,9 @@ def state_of(optimizer: tf_keras.optimizers.Optimizer) -> list:
     return [*optimizer.variables, optimizer._loss_scale.current_loss_scale, optimizer.dynamic_counter]  # which `variables` leaves out
 
 
-def make_update(model: tf_keras.Model, variables: list, optimizer, world: World, recipe: Recipe) -> Callable:
+def make_update(
+    model: tf_keras.Model, variables: list, optimizer, world: World, recipe: Recipe, loss: Callable, teacher: Callable | None = None
+) -> Callable:
     """Return `update(inputs, labels, weights, step, start, total, wants) -> float32 [4 + n]`.
 
     The answer, equal on all ranks, holds the sums over the rows of the update of loss, right answers and rows, then the sums over
@@ -45,25 +47,23 @@ def make_update(model: tf_keras.Model, variables: list, optimizer, world: World,
     Args:
         model: inputs -> logits.
         variables: those that learn.
+        loss: of `family.training.losses.make_loss`, which tells what `labels` and `weights`, both [n, 2], hold.
+        teacher: inputs -> float32 [n, n_classes], probabilities at the recipe's `distill_temperature`.
     """
 
     scales = isinstance(optimizer, _LossScale)
 
-    def smoothed_loss(labels, logits, weights):
-        log_p = tf.nn.log_softmax(logits)
-        hit = -tf.gather(log_p, labels, batch_dims=1)
-        smooth = -tf.reduce_mean(log_p, axis=-1)
-        return weights * ((1 - recipe.label_smoothing) * hit + recipe.label_smoothing * smooth)
-
     def differentiate(inputs, labels, weights, step, start, total):
         """Return the gradients and [loss, right, rows] of some rows of the update."""
         draws = Draws(tf.constant(recipe.seed, tf.int32), step, start, total)
+        inputs = tf.cast(inputs, tf.float32)
+        taught = teacher(inputs) if teacher else None
         with tf.GradientTape() as tape, drawing(draws):
-            logits = tf.cast(model(tf.cast(inputs, tf.float32), training=True), tf.float32)
-            losses = smoothed_loss(labels, logits, weights)
-            loss = tf.reduce_sum(losses) / tf.cast(total, tf.float32)
-            scaled = optimizer.get_scaled_loss(loss) if scales else loss
-        right = tf.cast(tf.argmax(logits, -1, tf.int32) == labels, tf.float32) * weights
+            logits = tf.cast(model(inputs, training=True), tf.float32)
+            losses = loss(logits, labels, weights, taught)
+            mean = tf.reduce_sum(losses) / tf.cast(total, tf.float32)
+            scaled = optimizer.get_scaled_loss(mean) if scales else mean
+        right = tf.cast(tf.argmax(logits, -1, tf.int32)[:, None] == labels, tf.float32) * weights
         return tape.gradient(scaled, variables), tf.stack([tf.reduce_sum(losses), tf.reduce_sum(right), tf.reduce_sum(weights)])
 
     def accumulate(inputs, labels, weights, step, start, total):
@@ -83,7 +83,7 @@ def make_update(model: tf_keras.Model, variables: list, optimizer, world: World,
     # Any number of rows: without this, the last and smaller update of an epoch costs a second trace, 12 s for B0.
     kind = tf.uint8 if len(model.input.shape) == 4 else tf.float32
     scalar = tf.TensorSpec([], tf.int32)
-    rows = [tf.TensorSpec([None, *model.input.shape[1:]], kind), tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.float32)]
+    rows = [tf.TensorSpec([None, *model.input.shape[1:]], kind), tf.TensorSpec([None, 2], tf.int32), tf.TensorSpec([None, 2], tf.float32)]
 
     @tf.function(input_signature=[*rows, scalar, scalar, scalar, tf.TensorSpec([None], tf.float32)])
     def update(inputs, labels, weights, step, start, total, wants):
