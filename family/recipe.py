@@ -48,6 +48,7 @@ class Recipe:
     mixup: float = 0.0  # alpha of images that are mixed of two; 0: none
     cutmix: float = 0.0  # alpha of images that get a rectangle of another; 0: none
     mix_share: float = 1.0  # of images, where mixup or cutmix is on
+    feature_views: int = 1  # of an image in the head phase: as it is evaluated, then cropped and flipped; each costs a pass of the trunk
     batchnorm: str = "auto"  # train, inference, or auto: inference with a pretrained trunk
     batchnorm_momentum: float = 0.0  # 0: the library's own
     aspect: str = "stretch"
@@ -124,7 +125,11 @@ def _check_ranges(recipe: Recipe) -> None:
     shares = ("label_smoothing", "class_balance", "dropout", "drop_connect", "ema_decay", "batchnorm_momentum")
     wrong = [key for key, value in vars(recipe).items() if isinstance(value, float) and not math.isfinite(value)]
     wrong += [key for key in shares if not 0 <= getattr(recipe, key) < 1]
-    wrong += [key for key in ("batch_size", "plateau_patience", "accumulate", "checkpoints_kept", "augment_n") if getattr(recipe, key) < 1]
+    wrong += [
+        key
+        for key in ("batch_size", "plateau_patience", "accumulate", "checkpoints_kept", "augment_n", "feature_views")
+        if getattr(recipe, key) < 1
+    ]
     not_below_0 = ("head_epochs", "finetune_epochs", "max_updates", "seed", "warmup_epochs", "weight_decay", "val_patience")
     not_below_0 += ("mixup", "cutmix")
     not_below_0 += ("plateau_min_gain", "checkpoint_interval_s", "logit_adjustment", "tree_weight")

@@ -19,15 +19,21 @@ def training_batches(rows: Rows, slices: list, how: Preprocessing, recipe: Recip
     if not slices:
         return
     slices = [at_least_one_row(*part) for part in slices]
+    order = np.concatenate([own for own, *_ in slices])
+    batches = seen_batches(rows, order, how, recipe, epoch, max(len(own) for own, *_ in slices))
+    for images, (own, weight, start, total) in zip(batches, slices, strict=True):
+        yield images, *targets(rows.labels[own], weight), start, total
+
+
+def seen_batches(rows: Rows, order: np.ndarray, how: Preprocessing, recipe: Recipe, epoch: int, batch_size: int) -> tf.data.Dataset:
+    """Return uint8 [<= batch_size, px, px, 3] of rows in the given order, cropped and flipped as an epoch of training sees them."""
 
     def read(row: int) -> np.ndarray:
         box, flip = draw_crop(recipe, epoch, int(row))
         pixels = decode_image(rows.read(row), how, box)
         return pixels[:, ::-1] if flip else pixels
 
-    batches = _decoded(np.concatenate([own for own, *_ in slices]), max(len(own) for own, *_ in slices), read, how.resolution_px)
-    for images, (own, weight, start, total) in zip(batches, slices, strict=True):
-        yield images, *targets(rows.labels[own], weight), start, total
+    return _decoded(order, batch_size, read, how.resolution_px)
 
 
 def targets(labels: np.ndarray, weight: float) -> tuple[np.ndarray, np.ndarray]:

@@ -38,6 +38,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--teacher", type=Path, action="append", default=[], metavar="RUN", help="learn from its answers too; several: from their mean"
     )
+    parser.add_argument(
+        "--features",
+        type=Path,
+        metavar="DIR",
+        help="keep the frozen trunk's features there, for other runs too (default: in RUN, until it ends)",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of RUN")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="key=value", help="change a field of the recipe")
     parser.add_argument("--fresh", action="store_true", help="move a RUN that is there aside")
@@ -201,6 +207,7 @@ def _launch(args: argparse.Namespace) -> int:
 
     words = ["train", str(args.dataset), "--out", str(args.out), "--variant", args.variant, "--scope", args.scope,
              "--recipe", args.recipe, "--weights", args.weights, *(["--resume"] if args.resume else [])]  # fmt: skip
+    words += ["--features", str(args.features)] if args.features else []
     words += [word for teacher in args.teacher for word in ("--teacher", str(teacher))]
     words += [word for setting in args.settings for word in ("--set", setting)]
     code = launch([sys.executable, "-m", "family.cli", *words], args.ranks, args.out / "logs")
@@ -241,7 +248,7 @@ def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: Wo
         _say_beginning(args, recipe, world, train, loaded)
     how = Preprocessing(recipe.resolution_px, recipe.aspect)
     teacher = make_teacher(args.teacher, train.ontology, recipe.distill_temperature) if args.teacher else None
-    job = Job(args.out, model, train, val, how, recipe, world, wishes, teacher)
+    job = Job(args.out, model, train, val, how, recipe, world, wishes, teacher, args.features)
     try:
         phases = train_phases(job, has_trunk=loaded is not None, resume=args.resume)
     finally:

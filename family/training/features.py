@@ -1,5 +1,15 @@
-"""Features of the frozen trunk, computed once: each rank computes its share of the rows, all read them from the run folder."""
+"""Features of the frozen trunk, computed once: each rank computes its share of the rows, all read them from one folder.
 
+The folder is the run's own, or one that runs share (`--features`): then it is named by a digest of all that the features depend on.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +21,28 @@ from distributed.world import World
 from family.data.dataset import Rows
 from family.data.images import Preprocessing
 from family.data.order import rank_slice
-from family.data.pipeline import plain_batches
+from family.data.pipeline import plain_batches, seen_batches
+from family.errors import UserError
 from family.outputs import whole_file
 from family.progress import progress
+from family.recipe import Recipe
 
 BATCH_SIZE = 32
 _NOTED = 64  # batches between two notes of how far it came
+_SPARE_BYTES = 2**30  # that stay free on the disk
 
 
 class Features:
-    """Memory-mapped float32 features of all rows; `features[rows]` reads [len(rows), d]."""
+    """Memory-mapped float32 features of all rows, in one or several views; `features.view(epoch)[rows]` reads [len(rows), d]."""
 
+    def __init__(self, views: list[list[Path]], n_rows: int):
+        self._views = [_View(files, n_rows) for files in views]
+
+    def view(self, epoch: int) -> "_View":
+        return self._views[epoch % len(self._views)]
+
+
+class _View:
     def __init__(self, files: list[Path], n_rows: int):
         self._parts = [np.load(file, mmap_mode="r") for file in files]
         self._starts = np.array([rank_slice(n_rows, rank, len(files))[0] for rank in range(len(files))])
@@ -31,35 +52,124 @@ class Features:
         return np.stack([self._parts[part][row - self._starts[part]] for part, row in zip(part_of, rows, strict=True)])
 
 
-def compute_features(
-    trunk: tf_keras.Model, rows: Rows, how: Preprocessing, folder: Path, world: World, wishes: Wishes
-) -> tuple[Features, bool]:
-    """Run the trunk once over all rows, without augmentation, and open the result; go on where an earlier run was cut short.
+@dataclass(frozen=True)
+class Extraction:
+    """What features are computed of, and how."""
+
+    trunk: tf_keras.Model
+    rows: Rows
+    how: Preprocessing
+    recipe: Recipe
+    world: World
+    wishes: Wishes
+
+    @property
+    def n_features(self) -> int:
+        return self.trunk.output.shape[-1]
+
+    def digest(self) -> str:
+        """Return what tells these features from others: the trunk's weights, the images, and how they are seen."""
+        digest = hashlib.sha256()
+        recipe = self.recipe
+        seen = (recipe.seed, recipe.crop_min_area, recipe.flip) if recipe.feature_views > 1 else ()
+        digest.update(repr((self.trunk.input.shape, self.how.card(), recipe.precision, recipe.feature_views, seen)).encode())
+        for layer in self.trunk.layers:
+            digest.update(repr((type(layer).__name__, layer.name)).encode())
+            for array in layer.get_weights():
+                digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update("\n".join(self.rows.images.tolist()).encode())  # their names hold the hash of their content
+        return digest.hexdigest()[:32]
+
+
+def compute_features(of: Extraction, folder: Path) -> tuple[Features, bool]:
+    """Run the trunk over all rows, once for each view, and open the result; go on where an earlier run was cut short.
+
+    The first view is the picture as it is evaluated; others are cropped and flipped as in training.
 
     Returns:
         The features, and whether they are complete: a signal may have come while they were computed.
+
+    Raises:
+        UserError: the disk has no room for them.
     """
-    start, stop = rank_slice(len(rows), world.rank, world.size)
+    world, n_views = of.world, of.recipe.feature_views
+    with _one_at_a_time(folder, world):
+        n_parts = world.broadcast(_parts_of_an_earlier_world(folder, n_views, len(of.rows), of.n_features) if world.is_first else 0)
+        complete = True
+        if not n_parts:
+            n_parts = world.size
+            _refuse_full_disk(of, folder)
+            embed = _embedding_function(of.trunk)
+            complete = all([_compute_part(of, folder, view, embed) for view in range(n_views)])
+            complete = world.sum([not complete])[0] == 0
+    files = [[_part(folder, view, rank, n_parts) for rank in range(n_parts)] for view in range(n_views)]
+    return Features(files, len(of.rows)), complete
+
+
+def _part(folder: Path, view: int, rank: int, size: int) -> Path:
+    return folder / f"view-{view}-part-{rank}-of-{size}.npy"
+
+
+@contextmanager
+def _one_at_a_time(folder: Path, world: World) -> Iterator[None]:
+    """Let the first rank wait until no other run computes into the folder, and the others wait for it."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"part-{world.rank}-of-{world.size}.npy"
-    n_done = _rows_done(path, (stop - start, trunk.output.shape[-1]))
-    part = np.lib.format.open_memmap(path, "r+" if n_done else "w+", np.float32, (stop - start, trunk.output.shape[-1]))
-    own = rows.take(np.arange(start + n_done, stop))
+    with open(folder / ".lock", "a+") as file:
+        if world.is_first:
+            with contextlib.suppress(OSError):  # some parallel file systems have no locks: then two runs may both compute them
+                fcntl.flock(file, fcntl.LOCK_EX)
+        world.barrier()
+        yield
+
+
+def _parts_of_an_earlier_world(folder: Path, n_views: int, n_rows: int, n_features: int) -> int:
+    """Return into how many parts complete features in the folder are cut; 0 where there are none."""
+    for size in sorted({int(file.stem.rpartition("-")[2]) for file in folder.glob("view-0-part-0-of-*.npy")}):
+        shares = [(rank, stop - start) for rank in range(size) for start, stop in [rank_slice(n_rows, rank, size)]]
+        parts = [(_part(folder, view, rank, size), n) for view in range(n_views) for rank, n in shares]
+        if all(_rows_done(part, (n, n_features)) == n for part, n in parts if n):
+            return size
+    return 0
+
+
+def _refuse_full_disk(of: Extraction, folder: Path) -> None:
+    there = sum(file.stat().st_size for file in folder.glob("*.npy"))
+    needed = 4 * of.n_features * len(of.rows) * of.recipe.feature_views - there
+    free = shutil.disk_usage(folder).free
+    if needed > free - _SPARE_BYTES:
+        raise UserError(f"the features of {len(of.rows)} images take {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB free; "
+                        "give another disk with --features, fewer feature_views, or head_epochs = 0")  # fmt: skip
+
+
+def _embedding_function(trunk: tf_keras.Model):
     images_of_any_number = tf.TensorSpec([None, *trunk.input.shape[1:]], tf.uint8)
-    embed = tf.function(
+    return tf.function(
         lambda images: tf.cast(trunk(tf.cast(images, tf.float32), training=False), tf.float32), input_signature=[images_of_any_number]
     )
-    batches = progress(plain_batches(own, how, BATCH_SIZE), "features", -(-len(own) // BATCH_SIZE), "batches", world.is_first)
-    for images in batches if len(own) else ():
-        if wishes.come_back or wishes.end:
+
+
+def _compute_part(of: Extraction, folder: Path, view: int, embed) -> bool:
+    """Compute this rank's rows of a view; say whether all of them are done."""
+    world = of.world
+    start, stop = rank_slice(len(of.rows), world.rank, world.size)
+    path = _part(folder, view, world.rank, world.size)
+    n_done = _rows_done(path, (stop - start, of.n_features))
+    part = np.lib.format.open_memmap(path, "r+" if n_done else "w+", np.float32, (stop - start, of.n_features))
+    left = np.arange(start + n_done, stop)
+    plain = view == 0
+    batches = (
+        plain_batches(of.rows.take(left), of.how, BATCH_SIZE) if plain else seen_batches(of.rows, left, of.how, of.recipe, view, BATCH_SIZE)
+    )
+    what = "features" if of.recipe.feature_views == 1 else f"features, view {view + 1} of {of.recipe.feature_views}"
+    for images in progress(batches, what, -(-len(left) // BATCH_SIZE), "batches", world.is_first) if len(left) else ():
+        if of.wishes.come_back or of.wishes.end:
             break
         part[n_done : n_done + len(images)] = embed(images)
         n_done += len(images)
         if n_done % (_NOTED * BATCH_SIZE) == 0:
             _note_rows_done(path, part, n_done)
     _note_rows_done(path, part, n_done)
-    complete = world.sum([stop - start - n_done])[0] == 0
-    return Features([folder / f"part-{rank}-of-{world.size}.npy" for rank in range(world.size)], len(rows)), complete
+    return n_done == stop - start
 
 
 def _rows_done(path: Path, shape: tuple[int, int]) -> int:

@@ -46,6 +46,7 @@ class Saver:
     world: World
     log: Log
     wishes: Wishes
+    features: Path  # where the frozen trunk's are kept
     summaries: list[dict] = field(default_factory=list)  # of the phases that have ended
     statistics: list = field(default_factory=list)  # BatchNorm's, where it trains: each rank has its own
     _saved_at: float = field(default_factory=time.monotonic)
@@ -151,7 +152,7 @@ class Saver:
 
     def _feature_rows(self) -> int:
         """Return how many rows' features are done, which is progress too."""
-        texts = [file.read_text(errors="replace") for file in (self.run / "features").glob("*.done")]
+        texts = [file.read_text(errors="replace") for file in self.features.rglob("*.done")]
         return sum(int(text) for text in texts if text.isdigit())
 
 

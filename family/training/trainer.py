@@ -20,7 +20,7 @@ from family.errors import Failure
 from family.models.builders import head_of, logits_of, trunk_of
 from family.progress import progress
 from family.recipe import Recipe
-from family.training.features import compute_features
+from family.training.features import Extraction, compute_features
 from family.training.log import Log
 from family.training.losses import make_loss
 from family.training.rates import learning_rate
@@ -43,6 +43,7 @@ class Job:
     world: World
     wishes: Wishes = field(default_factory=Wishes)
     teacher: Callable | None = None  # of the second phase
+    shared_features: Path | None = None  # a folder of several runs; None: in the run folder, until the run has ended
 
     @property
     def log(self) -> Log:
@@ -75,7 +76,7 @@ def train_phases(job: Job, has_trunk: bool, resume: bool) -> list[dict]:
         Failure: the loss became no number.
     """
     names = (["head"] if job.recipe.head_epochs else []) + (["finetune"] if job.recipe.finetune_epochs else [])
-    saver = Saver(job.run, job.model, job.recipe, job.world, job.log, job.wishes)
+    saver = Saver(job.run, job.model, job.recipe, job.world, job.log, job.wishes, job.shared_features or job.run / "features")
     arrays, position = (saver.restore() if resume else None) or ({}, Position())
     for number, name in enumerate(names):
         if number < position.phase:
@@ -90,14 +91,15 @@ def train_phases(job: Job, has_trunk: bool, resume: bool) -> list[dict]:
 
 def _head_phase(job: Job, saver: Saver) -> Phase:
     """Train the head on features that the frozen trunk computes once."""
-    features, complete = compute_features(trunk_of(job.model), job.train, job.how, job.run / "features", job.world, job.wishes)
+    of = Extraction(trunk_of(job.model), job.train, job.how, job.recipe, job.world, job.wishes)
+    features, complete = compute_features(of, job.shared_features / of.digest() if job.shared_features else job.run / "features")
     if not complete:
         come_back, end = job.world.sum([job.wishes.come_back, job.wishes.end]) > 0
         saver.stop_if(come_back, end, "the features so far are kept")
 
     def batches(slices, epoch):
         for own, weight, start, total in (at_least_one_row(*part) for part in slices):
-            yield features[own], *targets(job.train.labels[own], weight), start, total
+            yield features.view(epoch)[own], *targets(job.train.labels[own], weight), start, total
 
     head = head_of(job.model)
     recipe = job.recipe
