@@ -211,6 +211,10 @@ def test_rotations_against_interpolation_in_numpy(degrees, size):
     assert (found[~inside] == FILL).all() and not inside.all()
 
 
+def test_the_fill_is_the_mean_colour_of_imagenet():
+    assert list(FILL) == np.rint(255 * np.array([0.485, 0.456, 0.406])).tolist()
+
+
 def test_a_quarter_turn_is_exact():
     assert np.array_equal(apply("rotate", noise(32, 32), 90), np.rot90(noise(32, 32)))
 
