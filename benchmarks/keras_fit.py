@@ -10,7 +10,7 @@ from tf_keras import layers
 from family.data.dataset import Rows
 from family.data.images import Preprocessing, decode_image
 from family.data.order import epoch_order
-from family.data.pipeline import draw_crop
+from family.data.pipeline import draw_crop, row_draws
 from family.models.builders import library_trunk
 from family.models.variants import variant
 from family.recipe import Recipe
@@ -54,7 +54,7 @@ def fit_input(rows: Rows, recipe: Recipe, augmented: bool) -> tf.data.Dataset:
     how, px = Preprocessing(recipe.resolution_px, recipe.aspect), recipe.resolution_px
 
     def read(row: int) -> np.ndarray:
-        box, flip = draw_crop(recipe, 0, int(row)) if augmented else (None, False)
+        box, flip = draw_crop(recipe, row_draws(recipe.seed, 0, int(row))) if augmented else (None, False)
         pixels = decode_image(rows.read(row), how, box)
         return pixels[:, ::-1] if flip else pixels
 

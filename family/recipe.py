@@ -5,6 +5,7 @@ import tomllib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from family.data.augment import Augment
 from family.errors import UserError, unknown_name
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -63,6 +64,11 @@ class Recipe:
     checkpoint_interval_s: float = 300.0
     checkpoints_kept: int = 2  # the newest, beside the best
 
+    @property
+    def augmentation(self) -> Augment:
+        """How training photos are changed after crop and flip."""
+        return Augment(self.augment, self.augment_n, self.augment_magnitude, self.erase, self.mixup, self.cutmix, self.mix_share)
+
 
 def recipes() -> dict[str, Path]:
     """Return name -> TOML of the recipes that ship."""
@@ -115,7 +121,6 @@ def _check_ranges(recipe: Recipe) -> None:
         "batchnorm": ("auto", "train", "inference"),
         "aspect": ("stretch", "crop", "pad"),
         "gradient_compression": ("none", "fp16"),
-        "augment": ("none", "trivial", "rand"),
         "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
         "weights_kept": ("last", "best"),
     }
@@ -126,24 +131,20 @@ def _check_ranges(recipe: Recipe) -> None:
     wrong = [key for key, value in vars(recipe).items() if isinstance(value, float) and not math.isfinite(value)]
     wrong += [key for key in shares if not 0 <= getattr(recipe, key) < 1]
     wrong += [
-        key
-        for key in ("batch_size", "plateau_patience", "accumulate", "checkpoints_kept", "augment_n", "feature_views")
-        if getattr(recipe, key) < 1
+        key for key in ("batch_size", "plateau_patience", "accumulate", "checkpoints_kept", "feature_views") if getattr(recipe, key) < 1
     ]
     not_below_0 = ("head_epochs", "finetune_epochs", "max_updates", "seed", "warmup_epochs", "weight_decay", "val_patience")
-    not_below_0 += ("mixup", "cutmix")
     not_below_0 += ("plateau_min_gain", "checkpoint_interval_s", "logit_adjustment", "tree_weight")
     wrong += [key for key in not_below_0 if getattr(recipe, key) < 0]
     wrong += ["seed"] if recipe.seed >= 2**31 else []
     wrong += [key for key in ("head_rate", "finetune_rate") if not 0 < getattr(recipe, key) < 100]
-    wrong += [
-        key for key in ("distill_weight", "sampling_power", "augment_magnitude", "erase", "mix_share") if not 0 <= getattr(recipe, key) <= 1
-    ]
+    wrong += [key for key in ("distill_weight", "sampling_power") if not 0 <= getattr(recipe, key) <= 1]
     wrong += ["distill_temperature"] if not 0.1 <= recipe.distill_temperature <= 100 else []
     wrong += ["crop_min_area"] if not 0 < recipe.crop_min_area <= 1 else []
     wrong += ["resolution_px"] if recipe.resolution_px and not 32 <= recipe.resolution_px <= 1024 else []
     if wrong:
         raise UserError(f"recipe: {', '.join(f'{key} = {getattr(recipe, key)!r}' for key in dict.fromkeys(wrong))} is out of range")
+    recipe.augmentation  # noqa: B018  it checks its own fields
     if recipe.weights_kept == "best" and recipe.ema_decay > 0:
         raise UserError(
             "recipe: weights_kept = best and ema_decay exclude each other: one keeps an epoch's weights, the other a mean of all"

@@ -12,7 +12,7 @@ from distributed.signals import Wishes  # noqa: E402
 from distributed.world import World  # noqa: E402
 from family.data.dataset import open_dataset  # noqa: E402
 from family.data.images import Preprocessing, decode_image  # noqa: E402
-from family.data.pipeline import draw_crop  # noqa: E402
+from family.data.pipeline import draw_crop, row_draws  # noqa: E402
 from family.errors import UserError  # noqa: E402
 from family.models.builders import build_variant, trunk_of  # noqa: E402
 from family.recipe import make_recipe  # noqa: E402
@@ -46,7 +46,7 @@ def test_views_are_the_plain_picture_and_then_those_of_training(dataset, trunk, 
     for view in range(3):
         pixels = []
         for row in range(len(of.rows)):
-            box, flip = draw_crop(of.recipe, view, row) if view else (None, False)
+            box, flip = draw_crop(of.recipe, row_draws(of.recipe.seed, view, row)) if view else (None, False)
             image = decode_image(of.rows.read(row), HOW, box)
             pixels.append(image[:, ::-1] if flip else image)
         expected = trunk(np.stack(pixels).astype(np.float32), training=False).numpy()

@@ -22,6 +22,8 @@ IN_RANGE = {
     "crop_min_area": st.floats(0.01, 1),
     "aspect": st.sampled_from(["stretch", "crop", "pad"]),
     "flip": st.booleans(),
+    "mixup": st.sampled_from([0.0, 0.2]),
+    "augment": st.sampled_from(["none", "trivial", "rand"]),
     "seed": st.integers(0, 2**31 - 1),
 }
 

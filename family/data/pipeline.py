@@ -1,10 +1,12 @@
 """Rows to pixels for training: `tf.data` maps rows and keeps their order; it never chooses them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
 
+from family.data.augment import Augment, training_view
 from family.data.dataset import Rows
 from family.data.images import Preprocessing, decode_image
 from family.recipe import Recipe
@@ -13,6 +15,8 @@ from family.recipe import Recipe
 def training_batches(rows: Rows, slices: list, how: Preprocessing, recipe: Recipe, epoch: int) -> Iterator[tuple]:
     """Yield (images uint8 [n, px, px, 3], labels int32 [n, 2], weights float32 [n, 2], start, total) for each update.
 
+    A row that is mixed of two has the labels of both, and their shares as its weights.
+
     Args:
         slices: of `family.data.order.epoch_slices`.
     """
@@ -20,20 +24,32 @@ def training_batches(rows: Rows, slices: list, how: Preprocessing, recipe: Recip
         return
     slices = [at_least_one_row(*part) for part in slices]
     order = np.concatenate([own for own, *_ in slices])
-    batches = seen_batches(rows, order, how, recipe, epoch, max(len(own) for own, *_ in slices))
-    for images, (own, weight, start, total) in zip(batches, slices, strict=True):
-        yield images, *targets(rows.labels[own], weight), start, total
+    seen = _decoded(order, max(len(own) for own, *_ in slices), _seen(rows, how, recipe, epoch, recipe.augmentation), how.resolution_px)
+    for (images, partners, shares), (own, weight, start, total) in zip(seen, slices, strict=True):
+        shares = shares.numpy()
+        yield images, np.stack([rows.labels[own], rows.labels[partners]], 1), weight * np.stack([shares, 1 - shares], 1), start, total
 
 
-def seen_batches(rows: Rows, order: np.ndarray, how: Preprocessing, recipe: Recipe, epoch: int, batch_size: int) -> tf.data.Dataset:
-    """Return uint8 [<= batch_size, px, px, 3] of rows in the given order, cropped and flipped as an epoch of training sees them."""
+def seen_batches(rows: Rows, order: np.ndarray, how: Preprocessing, recipe: Recipe, epoch: int, batch_size: int) -> Iterator[tf.Tensor]:
+    """Yield uint8 [<= batch_size, px, px, 3] of rows in the given order, as an epoch of training sees them, but not mixed."""
+    unmixed = replace(recipe.augmentation, mixup=0.0, cutmix=0.0)
+    for images, *_ in _decoded(order, batch_size, _seen(rows, how, recipe, epoch, unmixed), how.resolution_px):
+        yield images
 
-    def read(row: int) -> np.ndarray:
-        box, flip = draw_crop(recipe, epoch, int(row))
+
+def _seen(rows: Rows, how: Preprocessing, recipe: Recipe, epoch: int, augment: Augment) -> Callable:
+    """Return row -> (uint8 [px, px, 3], the row it is mixed with, its own share), in a given epoch."""
+
+    def crop(row: int, draw: np.random.Generator) -> np.ndarray:
+        box, flip = draw_crop(recipe, draw)
         pixels = decode_image(rows.read(row), how, box)
         return pixels[:, ::-1] if flip else pixels
 
-    return _decoded(order, batch_size, read, how.resolution_px)
+    def see(row: int) -> tuple[np.ndarray, np.int64, np.float32]:
+        pixels, partner, share = training_view(int(row), len(rows), augment, lambda row: row_draws(recipe.seed, epoch, row), crop)
+        return pixels, np.int64(partner), np.float32(share)
+
+    return see
 
 
 def targets(labels: np.ndarray, weight: float) -> tuple[np.ndarray, np.ndarray]:
@@ -51,13 +67,18 @@ def at_least_one_row(own: np.ndarray, start: int, total: int) -> tuple[np.ndarra
 
 def plain_batches(rows: Rows, how: Preprocessing, batch_size: int) -> Iterator[tf.Tensor]:
     """Yield uint8 [<= batch_size, px, px, 3] of all rows in their order, as they are evaluated and served."""
-    return iter(_decoded(np.arange(len(rows)), batch_size, lambda row: decode_image(rows.read(row), how), how.resolution_px))
+
+    def see(row: int) -> tuple[np.ndarray, np.int64, np.float32]:
+        return decode_image(rows.read(row), how), np.int64(row), np.float32(1)
+
+    for images, *_ in _decoded(np.arange(len(rows)), batch_size, see, how.resolution_px):
+        yield images
 
 
-def _decoded(order: np.ndarray, batch_size: int, read, px: int) -> tf.data.Dataset:
+def _decoded(order: np.ndarray, batch_size: int, see: Callable, px: int) -> tf.data.Dataset:
     def decode(row):
-        pixels = tf.numpy_function(read, [row], tf.uint8, stateful=False)
-        return tf.ensure_shape(pixels, (px, px, 3))
+        pixels, partner, share = tf.numpy_function(see, [row], [tf.uint8, tf.int64, tf.float32], stateful=False)
+        return tf.ensure_shape(pixels, (px, px, 3)), tf.ensure_shape(partner, ()), tf.ensure_shape(share, ())
 
     rows = tf.data.Dataset.from_tensor_slices(order)
     # Decoding runs outside of Python's lock; two in flight per core keep it busy, and memory is bounded by a few batches.
@@ -72,9 +93,14 @@ def _fixed() -> tf.data.Options:
     return options
 
 
-def draw_crop(recipe: Recipe, epoch: int, row: int) -> tuple[tuple[float, float, float, float] | None, bool]:
-    """Draw a training crop (left, top, right, bottom in 0..1) and a flip from (seed, epoch, row) alone."""
-    draw = np.random.Generator(np.random.Philox(key=[recipe.seed, (epoch << 40) + row])).random(5)
+def row_draws(seed: int, epoch: int, row: int) -> np.random.Generator:
+    """Return the generator of all that is drawn for a row in an epoch."""
+    return np.random.Generator(np.random.Philox(key=[seed, (epoch << 40) + row]))
+
+
+def draw_crop(recipe: Recipe, draw: np.random.Generator) -> tuple[tuple[float, float, float, float] | None, bool]:
+    """Draw a training crop (left, top, right, bottom in 0..1) and a flip: five numbers."""
+    draw = draw.random(5)
     flip = bool(recipe.flip and draw[4] < 0.5)
     if recipe.crop_min_area >= 1:
         return None, flip

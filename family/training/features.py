@@ -9,7 +9,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +71,11 @@ class Extraction:
         """Return what tells these features from others: the trunk's weights, the images, and how they are seen."""
         digest = hashlib.sha256()
         recipe = self.recipe
-        seen = (recipe.seed, recipe.crop_min_area, recipe.flip) if recipe.feature_views > 1 else ()
+        seen = (
+            (recipe.seed, recipe.crop_min_area, recipe.flip, replace(recipe.augmentation, mixup=0.0, cutmix=0.0))
+            if recipe.feature_views > 1
+            else ()
+        )
         digest.update(repr((self.trunk.input.shape, self.how.card(), recipe.precision, recipe.feature_views, seen)).encode())
         for layer in self.trunk.layers:
             digest.update(repr((type(layer).__name__, layer.name)).encode())
