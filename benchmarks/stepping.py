@@ -15,8 +15,9 @@ from family.data.pipeline import training_batches
 from family.models.builders import build_variant, logits_of
 from family.recipe import Recipe, make_recipe
 from family.training.losses import make_loss
+from family.training.optimizers import Optimizer
 from family.training.rates import learning_rate
-from family.training.update import make_optimizer, make_update
+from family.training.update import make_update
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Stepper:
         self._model = logits_of(model)
         self._rows, self._recipe, self._world = rows, recipe, world
         self._variables = variables = self._model.trainable_variables
-        self._optimizer = make_optimizer(recipe, variables, ema=False)
-        world.broadcast_variables([*model.variables, *self._optimizer.variables])
+        self._optimizer = Optimizer(recipe, self._model, variables, ema=False)
+        world.broadcast_variables([*model.variables, *self._optimizer.state])
         self._update = make_update(self._model, variables, self._optimizer, world, recipe, make_loss(recipe, rows.ontology, rows.labels))
         self._done = 0
 
@@ -72,7 +73,7 @@ class Stepper:
         for inputs, labels, weights, start, total in batches:
             given_at = time.monotonic()
             rate = learning_rate(self._done, 10**6, recipe.finetune_rate, recipe.batch_size, 0, recipe.schedule)
-            self._optimizer.learning_rate.assign(rate)
+            self._optimizer.set_rate(rate)
             step, wants = tf.constant(self._done, tf.int32), tf.zeros(3)
             self._update(inputs, labels, weights, step, tf.constant(start), tf.constant(total), wants).numpy()
             self._done += 1

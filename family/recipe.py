@@ -9,8 +9,8 @@ from family.data.augment import Augment
 from family.errors import UserError, unknown_name
 
 FOLDER = Path(__file__).parent / "recipes"
-OPTIMIZERS = ("adamw", "sgd", "rmsprop")
-SCHEDULES = ("cosine", "constant")
+OPTIMIZERS = ("adamw", "sgd", "rmsprop", "lamb")
+SCHEDULES = ("cosine", "constant", "step", "plateau")
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,11 @@ class Recipe:
     finetune_rate: float = 0.0008
     schedule: str = "cosine"  # of the second phase
     warmup_epochs: float = 0.25
+    step_epochs: float = 2.0  # after which `step` multiplies the rate by step_factor, again and again
+    step_factor: float = 0.1
+    plateau_rate_epochs: int = 2  # without a better validation accuracy, after which `plateau` multiplies the rate by step_factor
+    layer_decay: float = 1.0  # the rate of a block is this times that of the block above it, from the head down
+    unfreeze_epochs: float = 0.0  # of the second phase, that a block waits after the one above it, from the head down; 0: none waits
     optimizer: str = "adamw"
     weight_decay: float = 0.01
     label_smoothing: float = 0.1
@@ -130,14 +135,15 @@ def _check_ranges(recipe: Recipe) -> None:
     shares = ("label_smoothing", "class_balance", "dropout", "drop_connect", "ema_decay", "batchnorm_momentum")
     wrong = [key for key, value in vars(recipe).items() if isinstance(value, float) and not math.isfinite(value)]
     wrong += [key for key in shares if not 0 <= getattr(recipe, key) < 1]
-    wrong += [
-        key for key in ("batch_size", "plateau_patience", "accumulate", "checkpoints_kept", "feature_views") if getattr(recipe, key) < 1
-    ]
+    not_below_1 = ("batch_size", "plateau_patience", "accumulate", "checkpoints_kept", "plateau_rate_epochs", "feature_views")
+    wrong += [key for key in not_below_1 if getattr(recipe, key) < 1]
     not_below_0 = ("head_epochs", "finetune_epochs", "max_updates", "seed", "warmup_epochs", "weight_decay", "val_patience")
-    not_below_0 += ("plateau_min_gain", "checkpoint_interval_s", "logit_adjustment", "tree_weight")
+    not_below_0 += ("plateau_min_gain", "checkpoint_interval_s", "logit_adjustment", "tree_weight", "unfreeze_epochs")
     wrong += [key for key in not_below_0 if getattr(recipe, key) < 0]
     wrong += ["seed"] if recipe.seed >= 2**31 else []
     wrong += [key for key in ("head_rate", "finetune_rate") if not 0 < getattr(recipe, key) < 100]
+    wrong += [key for key in ("layer_decay", "step_factor") if not 0 < getattr(recipe, key) <= 1]
+    wrong += ["step_epochs"] if recipe.step_epochs <= 0 else []
     wrong += [key for key in ("distill_weight", "sampling_power") if not 0 <= getattr(recipe, key) <= 1]
     wrong += ["distill_temperature"] if not 0.1 <= recipe.distill_temperature <= 100 else []
     wrong += ["crop_min_area"] if not 0 < recipe.crop_min_area <= 1 else []

@@ -12,7 +12,8 @@ from family.data.ontology import from_leaves  # noqa: E402
 from family.data.pipeline import targets  # noqa: E402
 from family.recipe import make_recipe  # noqa: E402
 from family.training.losses import make_loss  # noqa: E402
-from family.training.update import make_optimizer, make_update, state_of  # noqa: E402
+from family.training.optimizers import Optimizer  # noqa: E402
+from family.training.update import make_update  # noqa: E402
 
 INPUTS = np.arange(12, dtype=np.float32).reshape(4, 3) / 10
 LABELS = np.array([0, 1, 1, 0], np.int32)
@@ -22,8 +23,8 @@ def learner(**fields):
     tf_keras.utils.set_random_seed(0)
     model = tf_keras.Sequential([tf_keras.layers.Input((3,)), tf_keras.layers.Dense(2)])
     recipe = make_recipe({"optimizer": "sgd", "weight_decay": 0.0, "label_smoothing": 0.0, **fields})
-    optimizer = make_optimizer(recipe, model.trainable_variables, ema=False)
-    optimizer.learning_rate.assign(0.1)
+    optimizer = Optimizer(recipe, model, model.trainable_variables, ema=False)
+    optimizer.set_rate(0.1)
     loss = make_loss(recipe, from_leaves([("a", "A"), ("b", "B")]), LABELS)
     update = make_update(model, model.trainable_variables, optimizer, World(), recipe, loss)
 
@@ -55,7 +56,7 @@ def test_a_scaled_loss_gives_the_same_update():
 def test_a_gradient_too_large_for_the_scale_is_left_out_and_the_scale_halved():
     model, optimizer, take = learner(precision="mixed_float16")
     model.layers[-1].kernel.assign(np.full((3, 2), np.nan, np.float32))  # as an overflow in the backward pass would make it
-    bias, scale = model.layers[-1].bias.numpy(), state_of(optimizer)[-2]
+    bias, scale = model.layers[-1].bias.numpy(), optimizer.state[-2]
     assert scale.numpy() == 2**15
     assert take()[-1] == 0 and scale.numpy() == 2**14
     np.testing.assert_array_equal(model.layers[-1].bias.numpy(), bias)
@@ -66,4 +67,4 @@ def test_a_gradient_too_large_for_the_scale_is_left_out_and_the_scale_halved():
 def test_the_scale_of_the_loss_is_part_of_a_checkpoint():
     _, optimizer, _ = learner(precision="mixed_float16")
     _, plain, _ = learner()
-    assert len(state_of(optimizer)) == len(state_of(plain)) + 2
+    assert len(optimizer.state) == len(plain.state) + 2

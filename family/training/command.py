@@ -239,8 +239,10 @@ def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: Wo
     tf_keras.utils.set_random_seed(recipe.seed)
     train = dataset.rows("train", args.scope)
     val = _rows_if_any(dataset, "val", args.scope)
-    if val is None and (recipe.val_patience or recipe.weights_kept == "best"):
-        raise UserError("the recipe watches validation accuracy (val_patience, weights_kept) and the dataset has no split val")
+    if val is None and (recipe.val_patience or recipe.weights_kept == "best" or recipe.schedule == "plateau"):
+        raise UserError(
+            "the recipe watches validation accuracy (val_patience, weights_kept, schedule = plateau) and the dataset has no split val"
+        )
     tf_keras.mixed_precision.set_global_policy(recipe.precision)
     model = build_variant(args.variant, len(train.ontology.leaves), recipe.resolution_px, recipe.dropout, recipe.drop_connect)
     loaded = load_trunk(model, args.weights) if args.weights != NONE else None

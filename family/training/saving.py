@@ -34,6 +34,8 @@ class Position:
     stale_epochs: int = 0
     best_val_accuracy: float = -1.0  # of the phase
     stale_val_epochs: int = 0
+    stale_rate_epochs: int = 0  # since the schedule `plateau` lowered the rate, or validation accuracy rose
+    n_plateaus: int = 0  # how often it was lowered in the phase
 
 
 @dataclass

@@ -23,9 +23,10 @@ from family.recipe import Recipe
 from family.training.features import Extraction, compute_features
 from family.training.log import Log
 from family.training.losses import make_loss
-from family.training.rates import learning_rate
+from family.training.optimizers import Optimizer
+from family.training.rates import learning_rate, lowered
 from family.training.saving import Position, Saver, assign
-from family.training.update import make_optimizer, make_update, state_of
+from family.training.update import make_update
 
 _STEPS_TOLD = 100  # the first ones are all in metrics.jsonl, later every so many
 
@@ -128,7 +129,7 @@ def _finetune_phase(job: Job, has_trunk: bool, saver: Saver) -> Phase:
 class Learner:
     """What a phase learns with."""
 
-    optimizer: tf_keras.optimizers.Optimizer
+    optimizer: Optimizer
     update: Callable
     updates_an_epoch: int
     n_updates: int  # of the whole phase
@@ -142,13 +143,13 @@ def _run_phase(job: Job, phase: Phase, position: Position, arrays: dict, saver: 
         row = _run_epoch(job, phase, learner, position, saver)
         is_best = _note_epoch(position, row, job.recipe)
         if phase.keeps_best and is_best:
-            saver.save(position, state_of(learner.optimizer), best=True)
+            saver.save(position, learner.optimizer.state, best=True)
         # All ranks saw the same sums; rank 0 decides all the same, so that no rounding can part them.
-        stopped = job.world.broadcast(_why_to_stop(phase, position, job.recipe))
+        stopped, position.n_plateaus = job.world.broadcast((_why_to_stop(phase, position, job.recipe), position.n_plateaus))
         if stopped != "epochs":
             break
     if phase.ema:
-        learner.optimizer.finalize_variable_values(phase.variables)
+        learner.optimizer.finalize()
     if phase.keeps_best:
         saver.restore_best()
     summary = {"phase": phase.name, "epochs": position.epoch, "steps": position.step, "stopped_by": stopped,
@@ -173,8 +174,8 @@ def _final_val_accuracy(job: Job, phase: Phase, position: Position, last: dict) 
 def _start_learner(job: Job, phase: Phase, arrays: dict) -> Learner:
     """Make the optimizer anew, since the variables of another phase are not its variables; give all ranks the same values."""
     recipe = job.recipe
-    optimizer = make_optimizer(recipe, phase.variables, phase.ema)
-    variables = [*job.model.variables, *state_of(optimizer)]
+    optimizer = Optimizer(recipe, phase.model, phase.variables, phase.ema)
+    variables = [*job.model.variables, *optimizer.state]
     if len(arrays) == len(variables):  # a checkpoint of a phase's end holds no optimizer
         assign(variables, arrays)
     job.world.broadcast_variables(variables)
@@ -199,8 +200,11 @@ def _run_epoch(job: Job, phase: Phase, learner: Learner, position: Position, sav
     for inputs, labels, weights, start, total in progress(
         phase.batches(slices, position.epoch), what, len(slices), "updates", world.is_first
     ):
-        rate = learning_rate(first + position.update, learner.n_updates, phase.rate, recipe.batch_size, warmup, phase.schedule)
-        learner.optimizer.learning_rate.assign(rate)
+        done = first + position.update
+        epochs = done / learner.updates_an_epoch
+        peak = lowered(phase.rate, phase.schedule, epochs, position.n_plateaus, recipe)
+        rate = learning_rate(done, learner.n_updates, peak, recipe.batch_size, warmup, phase.schedule)
+        learner.optimizer.set_rate(rate, epochs)
         step, wants = tf.constant(position.step, tf.int32), tf.constant(saver.wants(), tf.float32)
         told = learner.update(inputs, labels, weights, step, tf.constant(start), tf.constant(total), wants).numpy().tolist()
         position.update += 1
@@ -209,15 +213,15 @@ def _run_epoch(job: Job, phase: Phase, learner: Learner, position: Position, sav
         position.sums = [a + b for a, b in zip(position.sums, told[:3], strict=True)]
         if position.step <= _STEPS_TOLD or position.step % _STEPS_TOLD == 0:
             job.log("step", phase=phase.name, step=position.step, loss=told[0] / told[2], rate=rate)
-        saver.heed(told[3:-1], position, state_of(learner.optimizer))
+        saver.heed(told[3:-1], position, learner.optimizer.state)
     saver.reduce_statistics()
     loss, right, rows = position.sums
     row = {"phase": phase.name, "epoch": position.epoch + 1, "step": position.step, "loss": loss / rows, "accuracy": right / rows,
-           "rate": learner.optimizer.learning_rate.numpy().item(), "s": time.monotonic() - began}  # fmt: skip
+           "rate": learner.optimizer.rate, "s": time.monotonic() - began}  # fmt: skip
     row["images_per_s"] = sum(total for *_, total in slices) / row["s"]
     if job.val is not None and not phase.stops_on_plateau:
         row["val_accuracy"], *told = evaluate_rows(job, job.val)
-        saver.heed([0.0, *told], position, state_of(learner.optimizer))  # which goes on with this evaluation
+        saver.heed([0.0, *told], position, learner.optimizer.state)  # which goes on with this evaluation
     job.log("epoch", **row)
     position.epoch, position.update, position.sums = position.epoch + 1, 0, [0.0, 0.0, 0.0]
     return row
@@ -244,6 +248,9 @@ def _note_epoch(position: Position, row: dict, recipe: Recipe) -> bool:
     is_best = row.get("val_accuracy", -1.0) > position.best_val_accuracy
     position.stale_val_epochs = 0 if is_best else position.stale_val_epochs + 1
     position.best_val_accuracy = max(position.best_val_accuracy, row.get("val_accuracy", -1.0))
+    position.stale_rate_epochs = 0 if is_best else position.stale_rate_epochs + 1
+    if recipe.schedule == "plateau" and position.stale_rate_epochs >= recipe.plateau_rate_epochs:
+        position.stale_rate_epochs, position.n_plateaus = 0, position.n_plateaus + 1
     return is_best
 
 
