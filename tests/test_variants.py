@@ -41,12 +41,13 @@ def golden() -> dict:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_a_variant_is_the_golden_one(name):
+def test_a_variant_is_the_golden_one(name, monkeypatch):
+    # Random numbers would take a quarter of the time of the large ones; every kernel here is drawn by this class.
+    monkeypatch.setattr(tf_keras.initializers.VarianceScaling, "__call__", lambda self, shape, dtype=None, **_: tf.zeros(shape, dtype))
     tf_keras.backend.clear_session()
-    with tf.Graph().as_default():  # weights are declared, not drawn
-        model = build_variant(name)
-        computed = {**count(model), "resolution_px": model.input_shape[1]}
-        assert model.output_shape == (None, 1000)
+    model = build_variant(name)
+    assert model.output_shape == (None, 1000)
+    computed = {**count(model), "resolution_px": model.input_shape[1]}
     if os.environ.get("REFRESH_GOLDEN") == "1":
         table = golden()
         table[name] = {"computed": computed, "published": table.get(name, {}).get("published", [])}
@@ -143,7 +144,7 @@ def test_pixels_are_scaled_as_the_librarys_own_preprocessing_does():
         np.testing.assert_allclose(pixels * np.array(row.scale) + np.array(row.offset), of_the_library(name), atol=2e-6, err_msg=name)
 
 
-@pytest.mark.parametrize(("name", "px"), [("b1", 33), ("v2-b1", 65), ("lite2", 33), ("inception-resnet-v2", 75)])
+@pytest.mark.parametrize(("name", "px"), [("b1", 33), ("v2-b1", 65), ("lite2", 33)])  # Inception-ResNet-V2 answers at 75 px below
 def test_a_variant_answers_at_an_odd_size(name, px):
     tf_keras.backend.clear_session()
     model = build_variant(name, 3, resolution_px=px)
@@ -167,8 +168,8 @@ def test_stochastic_depth_rises_linearly_over_all_blocks_of_a_deeper_variant():
     starts = np.cumsum((0, *repeats))
     with_shortcut = [k for stage, n in enumerate(repeats) for k in range(starts[stage] + 1, starts[stage] + n)]
     np.testing.assert_allclose(rates, [0.2 * k / 23 for k in with_shortcut])
-    doubled = build_variant("b1", 3, resolution_px=32, drop_connect=0.4)
-    assert doubled.get_layer("block7b_drop").rate == pytest.approx(0.4 * 22 / 23)
+    doubled = build_variant("lite0", 3, resolution_px=32, drop_connect=0.4)
+    assert doubled.get_layer("block6d_drop").rate == pytest.approx(0.4 * 14 / 16)
 
 
 def test_b0s_file_gives_lite0_its_convolutions():
@@ -184,21 +185,19 @@ def test_b0s_file_gives_lite0_its_convolutions():
         for layer in convolutions:
             (stored,) = [file[layer.name][weight][()] for weight in file[layer.name].attrs["weight_names"]]
             np.testing.assert_array_equal(layer.get_weights()[0], stored)
-        squeezes = {name.decode() for name in file.attrs["layer_names"] if b"_se_" in name and len(file[name].attrs["weight_names"])}
+        squeezes = {name for name in file.attrs["layer_names"] if "_se_" in name and len(file[name].attrs["weight_names"])}
     assert set(report["skipped"]) == squeezes | {"normalization"}
     assert report["loaded"] == 49 + 4 * 49  # and a BatchNorm after each
     np.testing.assert_array_equal(model.get_layer("logits").get_weights()[0], head[0])
 
 
 def test_what_is_missing_mismatched_and_skipped_is_told(tmp_path):
-    build_variant("lite2", 3, resolution_px=32).save_weights(tmp_path / "lite2.h5")  # wider and deeper than lite1 in places
-    report = load_trunk(build_variant("lite1", 3, resolution_px=32), str(tmp_path / "lite2.h5"))
-    assert report["missing"] == [] and report["loaded"] > 0
-    assert "block4a_project_conv" in report["mismatched"]  # 80 filters, and 88
-    assert "block2c_project_conv" not in report["mismatched"]  # 24 filters in both
-    assert "logits" in report["skipped"]
-    back = load_trunk(build_variant("b2", 3, resolution_px=32), str(tmp_path / "lite2.h5"))
-    assert "block1b_dwconv" in back["missing"] and "top_conv" in back["mismatched"]
+    build_variant("lite0", 3, resolution_px=32).save_weights(tmp_path / "lite0.h5")
+    report = load_trunk(build_variant("lite2", 3, resolution_px=32), str(tmp_path / "lite0.h5"))  # wider and deeper in places
+    assert "block2c_dwconv" in report["missing"] and "block2b_dwconv" not in report["missing"]  # 3 blocks in its second stage, and 2
+    assert "block4a_project_conv" in report["mismatched"]  # 88 filters, and 80
+    assert "block2a_project_conv" not in report["mismatched"]  # 24 filters in both
+    assert report["loaded"] > 0 and report["skipped"] == ["logits"]
 
 
 def test_unnamed_layers_load_whatever_number_the_library_gave_them(monkeypatch):
