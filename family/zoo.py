@@ -28,8 +28,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _variants() -> list[tuple[str, ...]]:
-    rows = [("variant", "resolution", "parameters at 1,000 classes", "source")]
-    return rows + [(v.name, f"{v.resolution_px} px", f"{v.n_parameters / 1e6:.2f} M", v.source) for v in VARIANTS.values()]
+    rows = [
+        ("variant", "resolution", "parameters", "multiply-adds", "features", "source (parameters and multiply-adds with 1,000 classes)")
+    ]
+    for v in VARIANTS.values():
+        sizes = (f"{v.resolution_px} px", f"{v.n_parameters / 1e6:.2f} M", f"{v.multiply_adds / 1e9:.2f} B", f"{v.n_features:,}")
+        rows.append((v.name, *sizes, v.source))
+    return rows
 
 
 def _recipes() -> list[tuple[str, ...]]:

@@ -8,7 +8,9 @@ import tf_keras
 from tf_keras import layers
 
 from family.models.draws import RowDropout
-from family.models.variants import Variant, variant
+from family.models.variants import Variant, resolution_of, variant
+
+_DROP_CONNECT = 0.2  # of every EfficientNet, V2 and Lite: survival 0.8
 
 
 def build_variant(
@@ -25,14 +27,18 @@ def build_variant(
 
     Args:
         dropout: before the head; None is the published rate.
-        drop_connect: stochastic depth of the last block, rising linearly from 0; None is the library's rate.
+        drop_connect: stochastic depth, rising linearly from 0 at the first block to this after the last; None is the published 0.2.
+
+    Raises:
+        UserError: no such variant, or the resolution is too small for it.
     """
     row = variant(name)
-    px = resolution_px or row.resolution_px
+    px = resolution_of(row, resolution_px)
     tf_keras.backend.reset_uids()  # unnamed layers (Inception-ResNet-V2) get the same names in every process
     image = layers.Input((px, px, 3), name="image")
     scaled = layers.Rescaling(list(row.scale), list(row.offset), name="preprocessing")(image)
-    features = _rebuild(library_trunk(row, px), scaled, _replacement(drop_connect))
+    base = library_trunk(row, px)
+    features = _rebuild(base, scaled, _replacement(base, _DROP_CONNECT if drop_connect is None else drop_connect))
     embedding = layers.GlobalAveragePooling2D(name="embedding")(features)
     kept = RowDropout(row.dropout if dropout is None else dropout, name="head_dropout")(embedding)
     logits = layers.Dense(n_classes, name="logits")(kept)
@@ -76,16 +82,18 @@ def _rebuild(base: tf_keras.Model, start, replace: Callable) -> tf.Tensor:
     return made[id(base.outputs[0])]
 
 
-def _replacement(drop_connect: float | None) -> Callable:
+def _replacement(base: tf_keras.Model, drop_connect: float) -> Callable:
     """Return a function that copies a library's layer, or gives our own for it."""
+    # `efficientnet` and Keras divide by the number of blocks before scaling: B7's last block would be dropped at 0.68, not at 0.2.
+    blocks = [layer.name.removesuffix("project_conv") for layer in base.layers if layer.name.endswith("project_conv")]
     n_dropouts = 0
 
     def replace(layer):
         nonlocal n_dropouts
         if isinstance(layer, layers.Dropout):  # `efficientnet`'s FixedDropout is one too
             n_dropouts += 1
-            rate = layer.rate if drop_connect is None else layer.rate / 0.2 * drop_connect  # the libraries' own is 0.2
-            return RowDropout(rate, per_image=layer.noise_shape is not None, index=n_dropouts, name=layer.name)
+            rate = drop_connect * blocks.index(layer.name.removesuffix("drop")) / len(blocks)
+            return RowDropout(rate, per_image=True, index=n_dropouts, name=layer.name)
         # Squeeze-and-excite pools and reshapes to [N, 1, 1, C]; pooling with kept dimensions says the same with one
         # operation less, which an exported graph otherwise pays for in transposes.
         if layer.name.endswith("se_squeeze"):

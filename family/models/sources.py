@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from family.errors import UserError
+from family.models.variants import Variant
+
 NONE = "none"
 DOWNLOADS = ("imagenet", "noisy-student")
 
@@ -9,3 +12,21 @@ DOWNLOADS = ("imagenet", "noisy-student")
 def weights_path(source: str) -> Path:
     """Return the file that a source names: itself, or the weights of a run folder."""
     return Path(source) / "weights.h5" if Path(source).is_dir() else Path(source)
+
+
+def download_file(row: Variant, source: str) -> str:
+    """Return the name of the file, without head, that a variant's library downloads for a source of DOWNLOADS.
+
+    Raises:
+        UserError: the library publishes none.
+    """
+    if source in row.downloads:
+        return row.downloads[source]
+    if row.downloads:
+        raise UserError(
+            f"{row.name} has no published {source} weights; there are: {', '.join(row.downloads)}. Or give --weights FILE or RUN"
+        )
+    raise UserError(
+        f"{row.name} has no published weights to download; got --weights {source}. Give a run, a Keras 2 HDF5 file "
+        "(of an EfficientNet of the same width the convolutions fit by name), or none"
+    )

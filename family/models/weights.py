@@ -1,5 +1,6 @@
 """Pretrained weights, loaded by layer name: from a file, from another run; what was loaded and what was not is reported."""
 
+import re
 from pathlib import Path
 
 import h5py
@@ -8,8 +9,10 @@ import tf_keras
 
 from family.errors import UserError
 from family.models.builders import library_trunk
-from family.models.sources import DOWNLOADS, weights_path
+from family.models.sources import DOWNLOADS, download_file, weights_path
 from family.models.variants import variant
+
+_UNNAMED = ("conv2d", "batch_normalization")  # of Inception-ResNet-V2
 
 
 def load_trunk(model: tf_keras.Model, source: str) -> dict:
@@ -20,16 +23,17 @@ def load_trunk(model: tf_keras.Model, source: str) -> dict:
             The head (`logits`) is never touched.
 
     Returns:
-        {"source", "loaded", "missing", "mismatched"}: counts of arrays, and the layer names.
+        {"source", "loaded": the number of arrays, "missing": layers of the model that the source lacks, "mismatched": layers of
+        another shape there, "skipped": layers of the source that the trunk has no place for}.
 
     Raises:
         UserError: no such file, not HDF5, or nothing in it fits.
     """
-    stored = _download(model, source) if source in DOWNLOADS else read_layers(_weights_file(source))
-    report = {"source": source, "loaded": 0, "missing": [], "mismatched": []}
-    for layer in model.layers:
-        if not layer.weights or layer.name == "logits":
-            continue
+    stored = _renumbered(_download(model, source) if source in DOWNLOADS else read_layers(_weights_file(source)))
+    report = {"source": source, "loaded": 0, "missing": [], "mismatched": [], "skipped": []}
+    wanted = {layer.name: layer for layer in model.layers if layer.weights and layer.name != "logits"}
+    report["skipped"] = [name for name in stored if name not in wanted]
+    for layer in wanted.values():
         arrays = stored.get(layer.name)
         if arrays is None:
             report["missing"].append(layer.name)
@@ -60,6 +64,15 @@ def read_layers(path: Path) -> dict[str, list[np.ndarray]]:
         raise UserError(f"{path} is no Keras 2 weights file (HDF5), or it is damaged: {error}") from error
 
 
+def _renumbered(stored: dict) -> dict:
+    """Count layers that a library left unnamed from the first on, as `build_variant` does: Keras counts on through a process."""
+    names = {}
+    for kind in _UNNAMED:
+        numbers = {int(found[1] or 0): name for name in stored if (found := re.fullmatch(rf"{kind}(?:_(\d+))?", name))}
+        names |= {numbers[k]: f"{kind}_{place}" if place else kind for place, k in enumerate(sorted(numbers))}
+    return {names.get(name, name): arrays for name, arrays in stored.items()}
+
+
 def _names(group: h5py.Group, attribute: str) -> list[str]:
     names = [name.decode() if isinstance(name, bytes) else name for name in group.attrs[attribute]]
     return [name for name in names if attribute == "weight_names" or len(group[name].attrs["weight_names"])]
@@ -74,12 +87,14 @@ def _weights_file(source: str) -> Path:
 
 def _download(model: tf_keras.Model, source: str) -> dict[str, list[np.ndarray]]:
     """Let the variant's library fetch its published trunk."""
+    row = variant(model.name)
+    file = download_file(row, source)
     try:
-        trunk = library_trunk(variant(model.name), model.input.shape[1], weights=source)
-    except Exception as error:  # each library fails in its own way: no network, or no such weights
+        trunk = library_trunk(row, model.input.shape[1], weights=source)
+    except Exception as error:  # each library fails in its own way where there is no network
         reason = str(error).splitlines()[0][:160]
         raise UserError(
-            f"the {source} weights of {model.name} could not be fetched ({reason}). Where there is no network, get the library's "
-            f"file without its head ({model.name.replace('v2-', 'efficientnetv2-')}_notop.h5 or the like) and give --weights FILE"
+            f"the {source} weights of {row.name} could not be fetched ({reason}). Where there is no network, get the library's "
+            f"file without its head, {file}, and give --weights FILE"
         ) from error
     return {layer.name: layer.get_weights() for layer in trunk.layers if layer.weights}

@@ -19,8 +19,8 @@ from family.data.images import Preprocessing
 from family.data.order import n_updates
 from family.data.scopes import GENERAL, scope_name, scope_subtrees
 from family.errors import ComeBack, Ended, Failure, UserError
-from family.models.sources import DOWNLOADS, NONE, weights_path
-from family.models.variants import expected_step_ms, variant
+from family.models.sources import DOWNLOADS, NONE, download_file, weights_path
+from family.models.variants import expected_step_ms, resolution_of, variant
 from family.outputs import MADE_OF, is_done, locked, read_json, whole_file, write_json
 from family.recipe import Recipe, read_recipe, to_toml
 
@@ -144,7 +144,7 @@ def _step_ms(args: argparse.Namespace, recipe: Recipe) -> float:
 
 
 def _resolve(recipe: Recipe, args: argparse.Namespace) -> Recipe:
-    return replace(recipe, resolution_px=recipe.resolution_px or variant(args.variant).resolution_px)
+    return replace(recipe, resolution_px=resolution_of(variant(args.variant), recipe.resolution_px))
 
 
 def _refuse(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> None:
@@ -154,6 +154,8 @@ def _refuse(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> None:
             "Give weights, or a recipe of one phase: --recipe scratch"
         )
     dataset.scope(args.scope)
+    if args.weights in DOWNLOADS:
+        download_file(variant(args.variant), args.weights)  # or an error
     if args.weights not in (NONE, *DOWNLOADS) and not weights_path(args.weights).is_file():
         raise UserError(
             f"no weights at {weights_path(args.weights)}; wanted none, {', '.join(DOWNLOADS)}, a Keras 2 HDF5 file, or a run folder"
@@ -274,7 +276,7 @@ def _say_beginning(args, recipe: Recipe, world: World, train, loaded: dict | Non
           f"{world.size} rank{'s' * (world.size > 1)}", flush=True)  # fmt: skip
     if loaded:
         print(f"trunk: {loaded['loaded']} arrays loaded, {len(loaded['missing'])} layers missing, "
-              f"{len(loaded['mismatched'])} of another shape", flush=True)  # fmt: skip
+              f"{len(loaded['mismatched'])} of another shape, {len(loaded['skipped'])} of the file's not wanted", flush=True)  # fmt: skip
 
 
 def _card(args, dataset, recipe, world, devices, train, how, loaded, phases, model) -> dict:
