@@ -145,6 +145,8 @@ def test_the_time_left_is_corrected_by_what_trainings_took_here(tmp_path, capsys
     assert "[2 of 11, member 2 of 3, 5 min, about 21 min left] family train" in capsys.readouterr().out
     clock.ended(made[1], "done", 1.0)
     assert clock.left_s() == 300 + 150 + 300 + 200
+    clock.passed_over(made[2])
+    assert clock.left_s() == 150 + 300 + 200
     with open(tmp_path / "steps.jsonl", "a") as file:
         file.write('{"step": "cut sh')
     again = Clock(made, 3, tmp_path / "steps.jsonl", lambda: now[0])

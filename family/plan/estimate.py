@@ -166,6 +166,9 @@ class Clock(Told):
         print(f"\n[{k} of {n}{place}, {span(self._now() - self._began)}, about {span(self.left_s())} left] {step}", flush=True)
         self._begun[step.words] = _output(step).exists()
 
+    def passed_over(self, step: Step) -> None:
+        self._left.pop(step.words, None)
+
     def ended(self, step: Step, answer: str, s: float) -> None:
         self._left.pop(step.words, None)
         row = {"step": str(step), "stage": step.stage, "answer": answer, "s": round(s, 2), "expected_s": round(step.expected_s, 2),

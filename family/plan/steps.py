@@ -82,6 +82,9 @@ class Told:
     def ended(self, step: Step, answer: str, s: float) -> None:
         pass
 
+    def passed_over(self, step: Step) -> None:
+        pass
+
 
 def run_steps(steps: list[Step], told: Told | None = None) -> list[str]:
     """Run the steps that are not done, and return those that failed or were skipped, one line each.
@@ -140,7 +143,9 @@ class _Runner:
                 except IndexError:
                     return
                 answer = _answer_without_running(step)
-                if not answer:
+                if answer:
+                    self._told.passed_over(step)
+                else:
                     worker = worker if worker and worker.is_alive else self._start_worker(beside_others)
                     answer = self._run_one(k, step, worker)
                 answers[k] = answer
