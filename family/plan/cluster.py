@@ -162,7 +162,9 @@ def _submit(out: Path, found: list[tuple[Job, dict[str, str]]], cluster: Cluster
             queue.cancel(number)
         (out / SUBMITTED).unlink(missing_ok=True)
         raise
-    if numbers:
+    if not numbers:
+        print("there is nothing to submit")
+    else:
         print(f"follow: squeue --job {','.join(numbers.values())}\ncancel: scancel {' '.join(numbers.values())}")
         print(f"logs:   {out / 'logs'}")
 

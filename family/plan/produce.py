@@ -12,7 +12,7 @@ from family import cli
 from family.data.dataset import Dataset, open_dataset
 from family.errors import Failure, OtherOutput, UserError, unknown_name
 from family.models.variants import variant
-from family.outputs import move_aside
+from family.outputs import locked, move_aside
 from family.plan import cluster
 from family.plan.estimate import LOG, Clock, count_rows, room_bytes, size, span, with_times, work_of
 from family.plan.members import Member, needs_file, published, read_members, tables
@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print("\n".join(map(str, left)))
         return 0
-    failed = run_steps(steps, clock)
+    with locked(args.out):
+        failed = run_steps(steps, clock)
     _end(args)
     if failed:
         raise Failure("not everything could be made:\n  " + "\n  ".join(failed))
@@ -120,11 +121,13 @@ def _say(members: list[Member], steps: list[Step], left: list[Step], clock: Cloc
     counted = ", ".join(f"{n} {stage}" for stage, n in stages.items())
     print(f"{len(members)} members: {', '.join(member.folder for member in members)}")
     print(f"{len(steps)} steps: {counted}; {len(steps) - len(left)} are done")
-    if left and not on_cluster:
+    if left:
         by = "corrected by what members took here" if clock.is_corrected else (
             "from one measured machine and the variants' multiply-adds; corrected when the first member is trained"
         )  # fmt: skip
-        print(f"about {span(clock.left_s())} on {len(os.sched_getaffinity(0))} cores (rough: {by})")
+        print(f"about {span(clock.left_s())} on the {len(os.sched_getaffinity(0))} cores here (rough: {by})")
+        if on_cluster:
+            print("`family forecast` tells of other machines")
 
 
 def _check_room(out: Path, wanted_bytes: float) -> None:
