@@ -14,10 +14,11 @@ from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from trainings import ENVIRONMENT, events, kill_all, last_step, start, wait_until, weights_of
 
-from export.bundle import sha256_of
+from export.bundle import open_bundle
 from family import cli
 from family.data.dataset import open_dataset
 from family.models.variants import variant
@@ -202,8 +203,9 @@ def test_killed_in_a_training_and_in_an_export_it_goes_on_and_ends_the_same(plac
     for name in ("lite0-general", "lite0-animals"):
         ones, others = weights_of(left_alone / "runs" / name), weights_of(out / "runs" / name)
         assert ones.keys() == others.keys() and all((ones[key] == others[key]).all() for key in ones)
-        bundles = [folder / "bundles" / name / "model.fp32.onnx" for folder in (left_alone, out)]
-        assert sha256_of(bundles[0]) == sha256_of(bundles[1])
+        # Two conversions of the same weights may order their nodes differently; what they answer is the same.
+        answers = [open_bundle(folder / "bundles" / name).samples("fp32")[1] for folder in (left_alone, out)]
+        np.testing.assert_allclose(*answers, atol=1e-6)
         metrics = [json.loads((folder / "evaluations" / name / "metrics.json").read_text()) for folder in (left_alone, out)]
         assert metrics[0] == metrics[1]
     assert not list(out.rglob("*.partial*")) and not list(out.rglob("features"))
