@@ -48,6 +48,36 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def done(args: argparse.Namespace) -> bool:
+    """Say whether every file of the bundles was measured so on this machine, and on the rows of --data."""
+    from benchmarks.machine import describe_machine
+    from benchmarks.measurements import read_rows
+    from export.bundle import open_bundle
+
+    if not args.out.is_file():
+        return False
+    rows = read_rows([args.out])
+    bundles = [open_bundle(folder) for folder in args.bundles]
+    files = {entry["sha256"] for bundle in bundles for scheme, entry in bundle.schemes.items() if args.scheme in (None, scheme)}
+    here = describe_machine(args.machine)
+    timed = {row["model_sha256"] for row in rows if row["kind"] == "latency" and _was_timed_so(row, args, here)}
+    dataset = _open_dataset(args)
+    right = _known_accuracies(rows)
+    return files <= timed and (dataset is None or all((file, dataset.digest, args.split) in right for file in files))
+
+
+def _was_timed_so(row: dict, args: argparse.Namespace, here: dict) -> bool:
+    same_machine = all(row["machine"].get(key) == here[key] for key in ("name", "cpu", "cores", "versions"))
+    same_settings = row["threads"] == args.threads and row["n"] >= args.samples and args.provider in ("auto", row["provider"])
+    return same_machine and same_settings and row["valid"]
+
+
+def _known_accuracies(rows: list[dict]) -> set[tuple]:
+    """Return (model_sha256, digest of the dataset, split) of what was measured."""
+    accuracies = [row for row in rows if row["kind"] == "accuracy"]
+    return {(row["model_sha256"], row["dataset"].get("digest"), row["dataset"].get("split")) for row in accuracies}
+
+
 def _open_dataset(args: argparse.Namespace):
     """Open --data before anything is timed, so that a mistake is told at once."""
     from family.data.dataset import open_dataset
@@ -143,11 +173,7 @@ def _measure_accuracy(args: argparse.Namespace, dataset) -> list[dict]:
     from export.evaluate import evaluate
     from export.opening import open_model
 
-    known = {
-        (row["model_sha256"], row["dataset"].get("digest"), row["dataset"].get("split"))
-        for row in read_rows([args.out])
-        if row["kind"] == "accuracy"
-    }
+    known = _known_accuracies(read_rows([args.out]))
     rows = []
     for predictor in _open_all(args):
         row = identify(predictor, "accuracy")

@@ -1,6 +1,7 @@
 """The report of results: which member is how fast and how right, where, and under which conditions."""
 
 import argparse
+import hashlib
 import json
 import math
 import shlex
@@ -11,7 +12,7 @@ from benchmarks.boards import INVALID, boards, setting_of
 from benchmarks.measurements import REQUIRED, number_at, part_of, read_rows
 from family import pages
 from family.errors import UserError
-from family.outputs import whole_file
+from family.outputs import MADE_OF, read_json, whole_file, write_json
 from family.pages import NOTHING, amount, percent, plain
 
 TITLE = "Accuracy and latency of the family"
@@ -56,7 +57,9 @@ def run(args: argparse.Namespace) -> int:
     """Write the report and print its path."""
     if args.budget_ms is not None and not 0 < args.budget_ms < math.inf:
         raise UserError(f"--budget-ms is {args.budget_ms:g}; give milliseconds above 0, such as 20")
+    made_of = _made_of(args)  # before they are read: what is added meanwhile is not in the page
     path = write_report(read_rows(args.results), args.out, args.budget_ms)
+    write_json(path.parent / MADE_OF, made_of)
     if args.json:
         print(json.dumps({"report": str(path), "folder": str(path.parent)}))
         return 0
@@ -64,6 +67,18 @@ def run(args: argparse.Namespace) -> int:
     print(f"next: family pick {shlex.join(map(str, args.results))}{budget}")
     print(path)
     return 0
+
+
+def done(args: argparse.Namespace) -> bool:
+    """Say whether the page is there, of these results."""
+    there = [args.out / name for name in ("report.html", MADE_OF)]
+    return all(path.is_file() for path in there) and read_json(there[1]) == _made_of(args)
+
+
+def _made_of(args: argparse.Namespace) -> dict:
+    texts = [path.read_bytes() if path.is_file() else b"" for path in args.results]
+    digests = [hashlib.sha256(text).hexdigest() for text in texts]
+    return {"command": "report", "results": digests, "budget_ms": args.budget_ms}
 
 
 def write_report(rows: list[dict], out: Path, budget_ms: float | None = None) -> Path:

@@ -54,7 +54,7 @@ def join(logs: Path | None = None, step_ms: float = 150) -> World:
     if CPUS_VARIABLE in os.environ:
         os.sched_setaffinity(0, {int(cpu) for cpu in os.environ[CPUS_VARIABLE].split(",")})
     if started_by_launcher():
-        _die_with(int(os.environ[LAUNCHER_VARIABLE]))
+        die_with(int(os.environ[LAUNCHER_VARIABLE]))
     size = world_size()
     if size == 1:
         return World()
@@ -166,8 +166,8 @@ def keep_log(logs: Path, world: World) -> None:
         os.dup2(file.fileno(), 2)
 
 
-def _die_with(launcher: int) -> None:
-    """Ask the kernel to kill this process when its launcher ends, however that ends."""
+def die_with(launcher: int) -> None:
+    """Ask the kernel to kill this process when the one that started it ends, however that ends."""
     set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
     if os.getppid() != launcher:  # it died before the request

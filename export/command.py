@@ -19,27 +19,51 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     # Imported here, since --help must not wait for ONNX Runtime.
-    from export.bundle import sha256_of
-    from export.exporting import export_run, find_dataset
-    from family.card import read_card
-    from family.outputs import is_done
+    from export.exporting import export_run
 
-    schemes = _parse_schemes(args.schemes)
-    card = read_card(args.run_folder)
-    made_of = {"command": "export", "weights": sha256_of(args.run_folder / "weights.h5"), "schemes": schemes, "max_drop": args.max_drop}
-    dataset = find_dataset(args.calibrate, card)
-    made_of["dataset"] = dataset.digest
-    if is_done(args.out, made_of, args.fresh):
+    made_of, dataset = _made_of(args)
+    if _is_done(args, made_of):
         print(f"{args.out}: already done")
-        refused = read_card(args.out).get("refused", {})
-        if refused:
-            raise Failure(f"{', '.join(refused)} was refused; see {args.out}/card.json")
         return 0
-    refused = export_run(args.run_folder, args.out, schemes, dataset, args.max_drop, made_of)
+    refused = export_run(args.run_folder, args.out, made_of["schemes"], dataset, args.max_drop, made_of)
     print(f"next: family bench {args.out} --out results.jsonl --data {dataset.folder}")
     if refused:
         raise Failure("; ".join(refused))
     return 0
+
+
+def done(args: argparse.Namespace) -> bool:
+    """Say whether the bundle is there, of the same run.
+
+    Raises:
+        Failure: it is there, and a scheme was refused.
+    """
+    return _is_done(args, _made_of(args)[0])
+
+
+def _is_done(args: argparse.Namespace, made_of: dict) -> bool:
+    from family.card import read_card
+    from family.outputs import is_done
+
+    if not is_done(args.out, made_of, args.fresh):
+        return False
+    refused = read_card(args.out).get("refused", {})
+    if refused:
+        raise Failure(f"{', '.join(refused)} was refused; see {args.out}/card.json")
+    return True
+
+
+def _made_of(args: argparse.Namespace):
+    """Return what the bundle is a function of, and the dataset."""
+    from export.bundle import sha256_of
+    from export.opening import find_dataset
+    from family.card import read_card
+
+    schemes = _parse_schemes(args.schemes)
+    dataset = find_dataset(args.calibrate, read_card(args.run_folder))
+    weights = sha256_of(args.run_folder / "weights.h5")
+    made_of = {"command": "export", "weights": weights, "schemes": schemes, "max_drop": args.max_drop, "dataset": dataset.digest}
+    return made_of, dataset
 
 
 def _parse_schemes(text: str) -> list[str]:

@@ -5,7 +5,8 @@ import json
 import sys
 from pathlib import Path
 
-from export.opening import Model, add_settings, open_model
+from export.opening import Model, add_settings, identify_model, open_model
+from family.card import read_card
 from family.data.dataset import Dataset, open_dataset
 from family.evaluation.metrics import measure
 from family.evaluation.predictions import predict_rows, write_predictions
@@ -24,19 +25,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     dataset = open_dataset(args.dataset)
-    model = open_model(args.model, args.scheme, args.provider, args.threads)
-    # Not the provider and not the threads: the answers don't depend on them.
-    made_of = {
-        "command": "evaluate",
-        "member": model.member,
-        "model_sha256": model.about["model_sha256"],
-        "split": args.split,
-        "dataset": dataset.digest,
-    }
+    made_of = _made_of(args, dataset)
     if is_done(args.out, made_of, args.fresh):
         print(f"{args.out}: already done", file=sys.stderr)
         metrics = read_json(args.out / "metrics.json")
     else:
+        model = open_model(args.model, args.scheme, args.provider, args.threads)
         with whole_folder(args.out, made_of) as folder:
             metrics = evaluate(model, dataset, args.split, folder / "predictions.parquet")
             write_json(folder / "metrics.json", metrics)
@@ -44,10 +38,21 @@ def run(args: argparse.Namespace) -> int:
         json.dump(metrics, sys.stdout)
         print()
     else:
-        print(_table(model.member, args.split, metrics))
-        print(f"next: family export {args.model} --out {args.model}-bundle" if not model.about["scheme"] else
-              f"next: family bench {args.model} --out results.jsonl --data {args.dataset}")  # fmt: skip
+        print(_table(made_of["member"], args.split, metrics))
+        print(f"next: family bench {args.model} --out results.jsonl --data {args.dataset}" if read_card(args.model).get("schemes") else
+              f"next: family export {args.model} --out {args.model}-bundle")  # fmt: skip
     return 0
+
+
+def done(args: argparse.Namespace) -> bool:
+    """Say whether these rows were answered by this model already."""
+    return is_done(args.out, _made_of(args, open_dataset(args.dataset)))
+
+
+def _made_of(args: argparse.Namespace, dataset: Dataset) -> dict:
+    # Not the provider and not the threads: the answers don't depend on them.
+    member, sha256 = identify_model(args.model, args.scheme)
+    return {"command": "evaluate", "member": member, "model_sha256": sha256, "split": args.split, "dataset": dataset.digest}
 
 
 def evaluate(model: Model, dataset: Dataset, split: str, predictions: Path | None = None) -> dict:

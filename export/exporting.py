@@ -11,7 +11,7 @@ from export.quantize import choose_balanced, quantize
 from export.runtime import Predictor, Settings, run_unfused
 from export.verify import MAX_DP, MAX_DP_FUSED, gate, hostile_images, parity, parity_holds
 from family.card import write_card
-from family.data.dataset import Dataset, Rows, open_dataset
+from family.data.dataset import Dataset, Rows
 from family.data.images import Preprocessing, decode_image, decode_rgb
 from family.data.reading import map_ahead
 from family.errors import Failure, UserError
@@ -21,14 +21,6 @@ N_SAMPLES = 256
 N_CALIBRATION = 128
 N_RANKED_ON = 64
 MAX_GATE_ROWS = 5000  # pixels of these are in memory at once
-
-
-def find_dataset(given: Path | None, card: dict) -> Dataset:
-    """Open the dataset that was given, or else the one that the run was trained on."""
-    folder = given or Path(card["dataset"]["folder"])
-    if not (folder / "dataset.json").is_file():
-        raise UserError(f"the dataset {folder} is not here; give one with --calibrate DATASET")
-    return open_dataset(folder)
 
 
 def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, max_drop: float, made_of: dict) -> list[str]:

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from family.card import member_name, read_card
+from family.data.dataset import Dataset, open_dataset
 from family.data.images import Preprocessing
+from family.errors import UserError
 from family.machine import cpu_model
 
 
@@ -32,6 +34,28 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scheme", help="fp32 or int8 (default: what `pick` chose, else fp32)")
     parser.add_argument("--provider", help="auto, cpu, cuda or tensorrt (default: what `pick` chose, else auto)")
     parser.add_argument("--threads", type=int, help="of the model (default: what `pick` chose, else all cores)")
+
+
+def find_dataset(given: Path | None, card: dict) -> Dataset:
+    """Open the dataset that was given, or else the one that the run was trained on."""
+    folder = given or Path(card["dataset"]["folder"])
+    if not (folder / "dataset.json").is_file():
+        raise UserError(f"the dataset {folder} is not here; give one with --calibrate DATASET")
+    return open_dataset(folder)
+
+
+def identify_model(folder: Path, scheme: str | None = None) -> tuple[str, str]:
+    """Return the member's name and the sha256 of its file, as `open_model` tells them, without opening it."""
+    from export.bundle import open_bundle, sha256_of
+    from export.runtime import default_settings
+
+    card = read_card(folder)
+    if not card.get("schemes"):
+        return member_name(card), sha256_of(Path(folder) / "weights.h5")
+    bundle = open_bundle(folder)
+    scheme = default_settings(bundle, scheme, None, None).scheme
+    bundle.model_path(scheme)  # or an error: it is not the card's
+    return member_name(card, scheme), bundle.schemes[scheme]["sha256"]
 
 
 def open_model(folder: Path, scheme: str | None = None, provider: str | None = None, threads: int | None = None) -> Model:

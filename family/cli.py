@@ -5,7 +5,8 @@ import difflib
 import importlib
 import sys
 
-# command: (module, what it does). A module gives `arguments(parser)` and `run(args) -> exit code or None`.
+# command: (module, what it does). A module gives `arguments(parser)` and `run(args) -> exit code or None`, and where
+# its output tells what it was made of, `done(args) -> bool`.
 COMMANDS = {
     "demo": ("family.plan.demo", "everything, on made-up listings, in minutes"),
     "data synth": ("family.data.synth", "write a dataset of made-up listings"),
@@ -84,10 +85,26 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(name: str, rest: list[str]) -> int:
     module = importlib.import_module(COMMANDS[name][0])
+    return module.run(_parse(name, module, rest)) or 0
+
+
+def _parse(name: str, module, rest: list[str]) -> argparse.Namespace:
     parser = Parser(prog=f"family {name}", description=COMMANDS[name][1], allow_abbrev=False)
     module.arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return module.run(parser.parse_args(rest)) or 0
+    return parser.parse_args(rest)
+
+
+def is_done(argv: list[str]) -> bool:
+    """Say whether a command line's output is there already and made of the same; False for a command that can't tell without working.
+
+    A module tells by `done(args)`, which loads no TensorFlow. Errors are those of the command.
+    """
+    name, rest = _find_command(argv)
+    if name is None:
+        return False
+    module = importlib.import_module(COMMANDS[name][0])
+    return hasattr(module, "done") and module.done(_parse(name, module, rest))
 
 
 def _find_command(argv: list[str]) -> tuple[str | None, list[str] | str]:

@@ -12,6 +12,10 @@ class UserError(Exception):
     exit_code = 2
 
 
+class OtherOutput(UserError):
+    """`--out` holds something that was made of other inputs, or by something else."""
+
+
 class Failure(Exception):
     """Something broke, or was refused, while working."""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from family.errors import UserError
+from family.errors import OtherOutput, UserError
 
 MADE_OF = "made_of.json"
 _LOCK = ".lock"
@@ -24,7 +24,7 @@ def is_done(out: Path, made_of: dict, fresh: bool = False) -> bool:
         fresh: move an output that is there aside, to `out.old-N`.
 
     Raises:
-        UserError: `out` holds something else; the message names what differs.
+        OtherOutput: `out` holds something else; the message names what differs.
     """
     if not out.exists() or (out.is_dir() and all(path.name == _LOCK for path in out.iterdir())):
         return False
@@ -33,12 +33,12 @@ def is_done(out: Path, made_of: dict, fresh: bool = False) -> bool:
         return False
     there = read_json(out / MADE_OF) if (out / MADE_OF).is_file() else None
     if there is None:
-        raise UserError(f"{out} exists and was not made by this command; choose another --out, or --fresh to move it aside")
+        raise OtherOutput(f"{out} exists and was not made by this command; choose another --out, or --fresh to move it aside")
     made_of = json.loads(json.dumps(made_of))
     differing = [key for key in sorted(there.keys() | made_of.keys()) if there.get(key) != made_of.get(key)]
     if differing:
         shown = "; ".join(f"{key} was {there.get(key)!r}, now {made_of.get(key)!r}" for key in differing[:4])
-        raise UserError(f"{out} was made of something else: {shown}. Choose another --out, or --fresh to move it aside")
+        raise OtherOutput(f"{out} was made of something else: {shown}. Choose another --out, or --fresh to move it aside")
     return True
 
 

@@ -1,13 +1,12 @@
 """`family list`: what there is, with sizes."""
 
 import argparse
-import tomllib
 from pathlib import Path
 
 from family.data.scopes import verticals
 from family.errors import unknown_name
 from family.models.variants import VARIANTS
-from family.plan.produce import tables
+from family.plan.members import read_members, tables
 from family.recipe import recipes
 
 CLUSTERS = Path(__file__).parent.parent / "slurm/clusters"  # read, never imported: nothing here knows SLURM
@@ -60,8 +59,10 @@ def _schemes() -> list[tuple[str, ...]]:
 def _members() -> list[tuple[str, ...]]:
     rows = [("members", "variants and scopes")]
     for name, path in tables().items():
-        found = tomllib.loads(path.read_text(encoding="utf-8"))["member"]
-        rows.append((name, ", ".join(f"{m['variant']} {m.get('scope', 'general')}" for m in found)))
+        variants: dict[str, list[str]] = {}
+        for member in read_members(str(path)):
+            variants.setdefault(member.variant, []).append(member.scope)
+        rows.append((name, "; ".join(f"{variant} {', '.join(scopes)}" for variant, scopes in variants.items())))
     return rows
 
 

@@ -42,6 +42,7 @@ class Job:
     program: tuple[str, ...]  # comes before the words: python -P -m family.cli
     checkout: str  # goes on PYTHONPATH
     working_folder: str  # relative paths of the words start here
+    commands: tuple[tuple[int, tuple[str, ...]], ...] = ()  # of an array: the words of each task by its number, instead of `command`
     name: str = _option("--name", "family", "of the job", "NAME")
     nodes: int = _option("--nodes", 1, "how many nodes", "N")
     gpus_per_node: int = _option("--gpus-per-node", 0, "GPUs of each node; one rank each", "G")
@@ -73,7 +74,7 @@ class Job:
         for name, (low, high) in _RANGES.items():
             if not low <= getattr(self, name) <= high:
                 raise BadInput(f"{flag_of(name)}: wanted {low} to {high}; got {getattr(self, name)}")
-        if not self.command:
+        if not self.command and not self.commands:
             raise BadInput("no command line: give it after --, such as -- train DATASET --out RUN")
         for name in options():
             if isinstance(getattr(self, name), str):
@@ -89,6 +90,10 @@ class Job:
 
     def n_tasks(self) -> int:
         return self.tasks or self.nodes * self.tasks_of_each_node()
+
+    def all_commands(self) -> list[tuple[str, ...]]:
+        """Return the command lines that the job runs: one, or one for each task of an array."""
+        return [words for _, words in self.commands] or [self.command]
 
     def dependency(self) -> str:
         """Return the value of sbatch's --dependency."""
@@ -114,6 +119,8 @@ class Job:
     def _check_array(self) -> None:
         if self.array and not _ARRAY.fullmatch(self.array):
             raise BadInput(f"--array {self.array!r}: wanted numbers and ranges, such as 0-9 or 1,3,5-20:5 (and --array-limit N)")
+        if self.commands and self.array != ",".join(str(task) for task, _ in self.commands):
+            raise BadInput(f"--array {self.array!r}: wanted the numbers of the tasks that have command lines")
         if self.array_limit and not self.array:
             raise BadInput("--array-limit needs --array")
 

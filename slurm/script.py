@@ -164,19 +164,30 @@ def _environment(job: Job, cluster: Cluster) -> str:
 
 def _command(job: Job, cluster: Cluster) -> str:
     """Return the arrays `launch` (srun and what it starts) and `command` (our words)."""
-    words = list(job.command)
-    if words[0] == "train" and "--resume" not in words:
-        words.insert(1, "--resume")  # so that a requeued job goes on by itself
     spread = [f"--ntasks={job.n_tasks()}"] + ([] if job.tasks else [f"--ntasks-per-node={job.tasks_of_each_node()}"])
     launch = ["srun", "--kill-on-bad-exit=1", "--distribution=block", f"--nodes={job.nodes}", *spread, *_pyxis(job, cluster), *cluster.srun]
     launch += [*_apptainer(job, cluster), *job.program]
-    lines = [f"launch=({quote_words(launch)})", f"command=({quote_words(words)})"]
+    lines = [f"launch=({quote_words(launch)})", *(_commands_of_tasks(job) if job.commands else _words(job.command))]
+    if job.array and not job.commands:
+        lines.append('command=("${command[@]//\\{task\\}/$SLURM_ARRAY_TASK_ID}")')
+    return "\n".join(["", *lines]) + "\n"
+
+
+def _commands_of_tasks(job: Job) -> list[str]:
+    tasks = [f"    {task}) {'; '.join(_words(words))} ;;" for task, words in job.commands]
+    return ["case $SLURM_ARRAY_TASK_ID in", *tasks, "esac"]
+
+
+def _words(words: tuple[str, ...]) -> list[str]:
+    """Return the lines that set `command`."""
+    words = list(words)
+    if words[0] == "train" and "--resume" not in words:
+        words.insert(1, "--resume")  # so that a requeued job goes on by itself
+    lines = [f"command=({quote_words(words)})"]
     if words[0] == "train" and "--fresh" in words:
         again = [word for word in words if word != "--fresh"]
         lines.append(f'[ "$restarts" = 0 ] || command=({quote_words(again)})')
-    if job.array:
-        lines.append('command=("${command[@]//\\{task\\}/$SLURM_ARRAY_TASK_ID}")')
-    return "\n".join(["", *lines]) + "\n"
+    return lines
 
 
 def _mounts(job: Job, cluster: Cluster) -> list[str]:

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,14 +24,7 @@ _OURS = ("-P", "-m", "family.cli")
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"{parser.prog} --cluster FILE [options] -- COMMAND ..."
     parser.add_argument("--cluster", required=True, metavar="FILE", help="a cluster's TOML, or the name of one that ships")
-    for name, option in options().items():
-        flag, text, metavar, parse = (option.metadata[key] for key in ("flag", "help", "metavar", "parse"))
-        if parse is bool:
-            parser.add_argument(flag, dest=name, action="store_true", help=text)
-        elif option.default == ():
-            parser.add_argument(flag, dest=name, action="append", default=[], metavar=metavar, help=text)
-        else:
-            parser.add_argument(flag, dest=name, type=parse, default=option.default, metavar=metavar, help=text)
+    add_options(parser, options())
     parser.add_argument("--dry-run", action="store_true", help="print the script and submit nothing")
     parser.add_argument("--test-only", action="store_true", help="let sbatch judge the script and submit nothing")
     parser.add_argument("--check", action="store_true", help="run `family doctor` on as many nodes first, and compare them")
@@ -39,9 +33,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND ...", help="one of our command lines, without `family`")
 
 
+def add_options(parser: argparse._ActionsContainer, names: Iterable[str]) -> None:
+    """Offer options of a job, by the names of its fields."""
+    for name in names:
+        option = options()[name]
+        flag, text, metavar, parse = (option.metadata[key] for key in ("flag", "help", "metavar", "parse"))
+        if parse is bool:
+            parser.add_argument(flag, dest=name, action="store_true", help=text)
+        elif option.default == ():
+            parser.add_argument(flag, dest=name, action="append", default=[], metavar=metavar, help=text)
+        else:
+            parser.add_argument(flag, dest=name, type=parse, default=option.default, metavar=metavar, help=text)
+
+
 def run(args: argparse.Namespace) -> int:
     cluster = read_cluster(args.cluster)
-    job = _raise_lead(_job(args, cluster), cluster)
+    job = raise_lead(_job(args, cluster), cluster)
     script = sbatch_script(job, cluster)
     folder = Path(job.working_folder)
     show = to_stderr if args.json else print
@@ -62,16 +69,19 @@ def _job(args: argparse.Namespace, cluster: Cluster) -> Job:
     if args.words[:1] != ["--"]:
         got = f"; got {args.words[0]!r}" if args.words else ""
         raise BadInput(f"the command line comes after --, such as: family submit --cluster {args.cluster} -- train DATASET --out RUN{got}")
-    python = cluster.python or ("python" if cluster.container else sys.executable)
     values = {name: tuple(value) if isinstance(value, list) else value for name in options() for value in [getattr(args, name)]}
     if values["log"]:
         values["log"] = str(Path.cwd() / values["log"])
-    return make_job(
-        command=tuple(args.words[1:]), program=(python, *_OURS), checkout=str(CHECKOUT), working_folder=str(Path.cwd()), **values
-    )
+    return make_job(command=tuple(args.words[1:]), **place_of(cluster), **values)
 
 
-def _raise_lead(job: Job, cluster: Cluster) -> Job:
+def place_of(cluster: Cluster) -> dict:
+    """Return the fields of a job that say what runs its words, and where: as here, unless the cluster's file says otherwise."""
+    python = cluster.python or ("python" if cluster.container else sys.executable)
+    return {"program": (python, *_OURS), "checkout": str(CHECKOUT), "working_folder": str(Path.cwd())}
+
+
+def raise_lead(job: Job, cluster: Cluster) -> Job:
     """Return the job with a lead of at least twice the last checkpoint of the run that it goes on with."""
     last_s = last_checkpoint_s(job)
     lead_s = job.lead_s or cluster.lead_s
@@ -83,8 +93,12 @@ def _raise_lead(job: Job, cluster: Cluster) -> Job:
 
 
 def last_checkpoint_s(job: Job) -> float:
-    """Return the seconds that the newest checkpoint of the run took, or 0 if none is known."""
-    run = _option(job.command, "--out") if job.command[0] == "train" else None
+    """Return the seconds that the newest checkpoint took, of the run or of the slowest of an array's runs, or 0 if none is known."""
+    return max(_last_checkpoint_s(job, words) for words in job.all_commands())
+
+
+def _last_checkpoint_s(job: Job, words: tuple[str, ...]) -> float:
+    run = _option(words, "--out") if words[0] == "train" else None
     if not run:
         return 0.0
     try:
@@ -103,10 +117,7 @@ def last_checkpoint_s(job: Job) -> float:
 
 def _submit(args: argparse.Namespace, job: Job, script: str) -> int:
     pattern = job.log or default_log(job)
-    folder = str(Path(pattern).parent)
-    if "%" not in folder.replace("%%", ""):
-        Path(folder.replace("%%", "%")).mkdir(parents=True, exist_ok=True)  # SLURM makes no folders
-    number = submit(script, Path(job.working_folder))
+    number = hand_over(job, script)
     log = log_of(pattern, job, number)
     told = {
         "job": number,
@@ -120,6 +131,14 @@ def _submit(args: argparse.Namespace, job: Job, script: str) -> int:
     else:
         print("\n".join(f"{key + ':':8}{value}" for key, value in told.items()), flush=True)
     return _wait(number, log, args.json) if args.wait else 0
+
+
+def hand_over(job: Job, script: str) -> str:
+    """Submit a job's script and return its number; the folder of its log is made if need be."""
+    folder = str(Path(job.log or default_log(job)).parent)
+    if "%" not in folder.replace("%%", ""):
+        Path(folder.replace("%%", "%")).mkdir(parents=True, exist_ok=True)  # SLURM makes no folders
+    return submit(script, Path(job.working_folder))
 
 
 def _wait(number: str, log: str | None, quiet: bool) -> int:

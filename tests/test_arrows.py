@@ -15,12 +15,17 @@ MAY_IMPORT = {
     "export": {"family"},
     "benchmarks": {"export", "family", "distributed"},
 }
+# A plan is handed to `slurm` as arrays, at one place.
+HANDS_OVER = {"family/plan/cluster.py": {"slurm"}}
 LIGHT = (
     "family.card",
     "family.data.ontology",
     "family.data.dataset",
     "family.data.importing",
     "family.evaluation.metrics",
+    "family.plan.produce",
+    "family.training.command",
+    "export.command",
     "export.runtime",
     "export.evaluate",
     "export.predict",
@@ -64,7 +69,7 @@ def test_arrows_go_one_way(package):
         f"{path.relative_to(REPOSITORY)} imports {name}"
         for path in files_of(package)
         for name in imports_of(path)
-        if name.split(".")[0] in OURS - {package} - MAY_IMPORT[package]
+        if name.split(".")[0] in OURS - {package} - MAY_IMPORT[package] - HANDS_OVER.get(path.relative_to(REPOSITORY).as_posix(), set())
     ]
     assert wrong == []
 
@@ -85,7 +90,10 @@ def test_the_command_line_imports_no_stage():
 
 def test_plans_import_no_stage():
     stages = ("family.training", "family.evaluation", "family.models", "export", "benchmarks", "tensorflow")
-    wrong = [(path.name, name) for path in files_of("family/plan") for name in imports_of(path) if name.startswith(stages)]
+    tables = ("family.models.variants",)  # sizes, without TensorFlow
+    wrong = [
+        (path.name, name) for path in files_of("family/plan") for name in imports_of(path) if name.startswith(stages) and name not in tables
+    ]
     assert wrong == []
 
 

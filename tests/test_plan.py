@@ -7,9 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
+from trainings import children_of, kill_all
 
+from family.data.scopes import verticals
 from family.errors import UserError
-from family.plan.produce import Member, plan, read_members, tables
+from family.plan.members import Member, needs_file, read_members, tables
+from family.plan.produce import plan
 from family.plan.steps import Step, run_steps
 
 
@@ -17,8 +20,9 @@ def test_every_table_that_ships_is_a_plan():
     for name in tables():
         members = read_members(name)
         steps = plan(Path("d"), Path("o"), members)
-        assert len(steps) == 3 * len(members) + 3
-        assert [step.stage for step in steps[-3:]] == ["bench", "report", "show"]
+        assert len(steps) == 3 * len(members) + 2
+        assert [step.stage for step in steps[-2:]] == ["bench", "report"]
+        assert [step.member for step in steps] == 3 * [*range(1, len(members) + 1)] + [0, 0]
 
 
 def test_a_submodel_starts_from_its_general_run_and_needs_it():
@@ -34,9 +38,59 @@ def test_recipe_fields_are_passed_on():
 
 
 def test_a_local_file_replaces_downloads_only():
-    members = read_members("demo", weights="file.h5")
-    assert all(member.weights == "file.h5" or member.weights == "none" for member in members)
-    assert members[0].weights == "none"
+    members = read_members("v2-b0", weights=["file.h5"])
+    assert {member.weights for member in members if not member.start_from} == {"file.h5"}
+    assert read_members("demo", weights=["file.h5"])[0].weights == "none"
+
+
+def read(tmp_path, text: str, *weights: str) -> list[Member]:
+    (tmp_path / "members.toml").write_text(text)
+    return read_members(str(tmp_path / "members.toml"), list(weights))
+
+
+def test_a_matrix_is_variants_times_scopes(tmp_path):
+    text = """
+        [[matrix]]
+        variants = ["lite0", "b1"]
+        scopes = ["animals", "general", "my/own.toml"]
+        schemes = "fp32"
+        set = { seed = 2 }
+        [[member]]
+        variant = "b1"
+        scope = "transport"
+        start_from = "b1-general"
+    """
+    found = read(tmp_path, text)
+    assert [(m.folder, m.scope, m.start_from) for m in found] == [
+        ("lite0-general", "general", ""), ("lite0-animals", "animals", "lite0-general"), ("lite0-own", "my/own.toml", "lite0-general"),
+        ("b1-general", "general", ""), ("b1-animals", "animals", "b1-general"), ("b1-own", "my/own.toml", "b1-general"),
+        ("b1-transport", "transport", "b1-general"),
+    ]  # fmt: skip
+    assert all(m.set == {"seed": 2} and m.schemes == "fp32" for m in found[:-1]) and found[-1].set is None
+
+
+def test_verticals_start_from_the_last_general_member_of_their_variant(tmp_path):
+    matrix = '[[matrix]]\nvariants = ["b0"]\n'
+    text = f'{matrix}{matrix}name = "{{variant}}-{{scope}}-s"\n{matrix}scopes = ["verticals"]\n'
+    found = read(tmp_path, text)
+    assert [(m.folder, m.start_from) for m in found] == [("b0-general", ""), ("b0-general-s", "")] + [
+        (f"b0-{scope}", "b0-general-s") for scope in sorted(verticals())
+    ]
+    # Without a general member they start as everything does.
+    assert {m.start_from for m in read(tmp_path, matrix + 'scopes = ["verticals"]')} == {""}
+
+
+def test_weights_are_given_for_each_variant_and_lite_takes_those_of_b(tmp_path):
+    text = '[[matrix]]\nvariants = ["lite0", "v2-b0", "b1"]\nscopes = ["general", "animals"]'
+    found = read(tmp_path, text, "v2-b0=/a=b/v2.h5", "b0=b0.h5")
+    assert [m.weights for m in found if not m.start_from] == ["b0.h5", "/a=b/v2.h5", "imagenet"]
+    assert [needs_file(m) for m in found] == [False] * 6
+    assert [needs_file(m) for m in read(tmp_path, text)] == [True, False, False, False, False, False]
+    assert read(tmp_path, text, "noisy-student", "lite0=own.h5")[4].weights == "noisy-student"
+    with pytest.raises(UserError, match="--weights b0=FILE --weights v2-b0=FILE --weights b1=FILE"):
+        read(tmp_path, text, "file.h5")
+    with pytest.raises(UserError, match="Did you mean 'v2-b0'"):
+        read(tmp_path, text, "v2b0=file.h5")
 
 
 @pytest.mark.parametrize(
@@ -47,6 +101,12 @@ def test_a_local_file_replaces_downloads_only():
         ('[[member]]\nvariant = "b0"\nstart_from = "later"', "no earlier member"),
         ("", "no members"),
         ("[[member", "members.toml"),
+        ('[[matrix]]\nscopes = ["general"]', "has no variants"),
+        ("[[matrix]]\nvariants = []", "takes a list of names"),
+        ('[[matrix]]\nvariants = ["b0"]\nscope = "animals"', "field of a matrix.*Did you mean 'scopes'"),
+        ('[[matrix]]\nvariants = ["b0"]\n[[matrix]]\nvariants = ["b0", "b1"]', "two members named b0-general"),
+        ('[[matrix]]\nvariants = ["b0"]\nname = "a/{variant}"', "becomes a folder"),
+        ('[[matrices]]\nvariants = ["b0"]', "unknown table"),
     ],
 )
 def test_a_table_that_makes_no_sense_is_refused(tmp_path, text, said):
@@ -74,9 +134,9 @@ def test_a_step_may_need_what_the_step_before_it_made(tmp_path, capfd):
 def test_words_whose_files_are_missing_are_left_out_unless_all_are(tmp_path, capfd):
     there, gone = tmp_path / "there", tmp_path / "gone"
     there.write_text("")
-    uses = {"variants": there, "schemes": gone}
+    uses = (("variants", there), ("schemes", gone))
     assert run_steps([Step(("list", "variants", "schemes"), uses=uses)]) == []
-    (failed,) = run_steps([Step(("list", "schemes"), uses={"schemes": gone})])
+    (failed,) = run_steps([Step(("list", "schemes"), uses=(("schemes", gone),))])
     assert "skipped" in failed
 
 
@@ -115,3 +175,28 @@ def test_a_stage_that_dies_fails_all_of_its_lines_that_were_left(monkeypatch, tm
     monkeypatch.setattr(sys, "executable", "/bin/false")
     failed = run_steps([Step(("list", "variants")), Step(("list", "schemes"))])
     assert len(failed) == 2
+
+
+def test_another_process_takes_the_place_of_one_that_died(monkeypatch, tmp_path, capfd):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/bash\nmkdir "{tmp_path}/died" 2> /dev/null && exit 7\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    failed = run_steps([Step(("list", "variants")), Step(("list", "schemes"))])
+    assert failed == ["family list variants: exit code 7"] and "int8" in capfd.readouterr().out
+
+
+def test_a_plan_that_is_killed_takes_its_processes_along(tmp_path):
+    words = ["data", "synth", str(tmp_path / "dataset"), "--listings", "100000"]
+    code = f"from family.plan.steps import Step, run_steps\nrun_steps([Step(tuple({words!r}))])"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob(".synth-*/made-up/images/*")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        assert len(children_of(process.pid)) == 1
+        kill_all(process)
+    finally:
+        process.kill()
+        process.wait()

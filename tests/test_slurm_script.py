@@ -21,6 +21,7 @@ from slurm.script import sbatch_script
 
 GOLDEN = Path(__file__).parent / "golden" / "slurm"
 TRAIN = ("train", "data/listings", "--out", "runs/b0", "--variant", "b0")
+COMMANDS = ((1, TRAIN), (5, ("train", "a b", "--fresh", "--out", "{task}")))
 HOSTILE = [
     "a b",
     "'",
@@ -61,6 +62,7 @@ def goldens() -> dict[str, tuple[Job, Cluster]]:
         "two-cpu-nodes": (job_of(nodes=2, time_min=90), read_cluster("local")),
         "pyxis-4x8": (job_of(**big), read_cluster("pyxis-8gpu")),
         "apptainer-4x8": (job_of(**big), read_cluster("apptainer-8gpu")),
+        "array-of-commands": (job_of(command=(), commands=COMMANDS, array="1,5", nodes=2), read_cluster("local")),
         "array-dependency": (job_of(command=words, **sweep, **more), read_cluster("generic")),
     }
 
@@ -189,6 +191,19 @@ def test_only_an_array_replaces_the_task(bash, tmp_path):
     assert argv(tmp_path)[-1] == "a3b3"
     bash(sbatch_script(here(tmp_path, command=words), Cluster()))
     assert argv(tmp_path)[-1] == "a{task}b{task}"
+
+
+def test_each_task_of_an_array_may_have_its_own_words(bash, tmp_path):
+    job = here(tmp_path, command=(), commands=((3, ("show", *HOSTILE)), (7, ("train", "--fresh", "{task}"))), array="3,7")
+    script = sbatch_script(job, Cluster())
+    bash(script, SLURM_ARRAY_TASK_ID="3", SLURM_ARRAY_JOB_ID="9")
+    assert argv(tmp_path)[-len(HOSTILE) - 1 :] == ["show", *HOSTILE]
+    bash(script, SLURM_ARRAY_TASK_ID="7", SLURM_ARRAY_JOB_ID="9")
+    assert argv(tmp_path)[-4:] == ["train", "--resume", "--fresh", "{task}"]
+    bash(script, SLURM_ARRAY_TASK_ID="7", SLURM_ARRAY_JOB_ID="9", SLURM_RESTART_COUNT="1")
+    assert argv(tmp_path)[-3:] == ["train", "--resume", "{task}"]
+    with pytest.raises(BadInput, match="the numbers of the tasks that have command lines"):
+        replace(job, array="3-7")
 
 
 def test_ranks_get_their_cores_and_what_the_cluster_says(bash, tmp_path):

@@ -71,6 +71,23 @@ def last_step(run: Path, event: str) -> int:
     return max((row["step"] for row in events(run, event)), default=0)
 
 
+def kill_all(process: subprocess.Popen) -> None:
+    """Kill a process and wait until those that it had started, which end with it, have gone too."""
+    children = children_of(process.pid)
+    kill(process)
+    deadline = time.monotonic() + 30
+    while [pid for pid in children if _runs(pid)]:
+        assert time.monotonic() < deadline, "a process outlived the one that started it"
+        time.sleep(0.05)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def kill(process: subprocess.Popen) -> None:
     process.send_signal(signal.SIGKILL)
     process.communicate()

@@ -1,36 +1,24 @@
-"""`family produce`: the whole family of a dataset: train, export, evaluate, bench, report."""
+"""`family produce`: the whole family of a dataset: train, export, evaluate, bench, report; here, or as arrays on a cluster."""
 
 import argparse
-import re
-import tomllib
-from dataclasses import dataclass, fields
+import os
+import shlex
+import shutil
+import time
+from collections import Counter
 from pathlib import Path
 
-from family.data.dataset import open_dataset
-from family.data.scopes import scope_ontology
-from family.errors import Failure, UserError, unknown_name
-from family.plan.steps import Step, run_steps
+from family import cli
+from family.data.dataset import Dataset, open_dataset
+from family.errors import Failure, OtherOutput, UserError, unknown_name
+from family.models.variants import variant
+from family.outputs import locked, move_aside
+from family.plan import cluster
+from family.plan.estimate import LOG, Clock, count_rows, room_bytes, size, span, with_times, work_of
+from family.plan.members import Member, needs_file, published, read_members, tables
+from family.plan.steps import Step, run_steps, standing
 
-FOLDER = Path(__file__).parent.parent / "members"
-
-
-@dataclass(frozen=True)
-class Member:
-    """A row of a members table."""
-
-    variant: str
-    scope: str = "general"
-    recipe: str = "transfer"
-    weights: str = "imagenet"
-    start_from: str = ""  # the name of an earlier member whose trunk it starts from
-    name: str = ""  # of its folders; default: variant-scope
-    ranks: int = 1
-    schemes: str = "fp32,int8"
-    set: dict | None = None  # fields of the recipe
-
-    @property
-    def folder(self) -> str:
-        return self.name or f"{self.variant}-{self.scope}"
+STAGES = ("train", "export", "evaluate", "bench", "report")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,118 +27,163 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, required=True, metavar="DIR", help="gets runs/, bundles/, evaluations/, results.jsonl and report/"
     )
     parser.add_argument("--members", default="quick", help=f"{', '.join(sorted(tables()))} or a TOML file (default quick)")
-    parser.add_argument("--weights", help="for members that start from imagenet: an HDF5 file instead")
-    parser.add_argument("--dry-run", action="store_true", help="print the command lines and end")
+    parser.add_argument(
+        "--weights", action="append", default=[], metavar="[VARIANT=]FILE",
+        help="an HDF5 file for members that start from imagenet; may be given for each variant (lite0 takes that of b0)",
+    )  # fmt: skip
+    parser.add_argument("--only", metavar="STAGES", help=f"of {','.join(STAGES)} (default: all)")
+    parser.add_argument("--dry-run", action="store_true", help="say what there is to do, print the command lines and end")
+    parser.add_argument("--fresh", action="store_true", help="make everything anew; an old DIR is moved aside")
+    cluster.arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    members = _in_tree(read_members(args.members, args.weights), args.dataset)
-    steps = plan(args.dataset, args.out, members)
-    print(f"{len(members)} members: {', '.join(member.folder for member in members)}; {len(steps)} steps")
+    stages = _stages(args.only)
+    cluster.check(args)
+    dataset = open_dataset(args.dataset)
+    members, works = _startable(read_members(args.members, args.weights), dataset)
+    if args.fresh and args.out.exists() and not args.dry_run:
+        print(f"moved the old {args.out} to {move_aside(args.out)}")
+    on_cluster = args.cluster is not None
+    steps = with_times([step for step in plan(args.dataset, args.out, members, not on_cluster) if step.stage in stages], members, works)
+    found = [_standing(step) for step in steps]
+    left = [step for step, what in zip(steps, found, strict=True) if not what]
+    clock = Clock(steps, len(members), args.out / LOG, time.monotonic)
+    clock.expect(left)
+    _say(members, steps, left, clock, on_cluster)
+    _check_room(args.out, room_bytes(left, members, works))
+    if on_cluster:
+        return cluster.hand_over(args, members, left)
     if args.dry_run:
-        print("\n".join(map(str, steps)))
+        print("\n".join(map(str, left)))
         return 0
-    failed = run_steps(steps)
-    print(f"next: family pick {args.out / 'results.jsonl'} --budget-ms 20 --copy-to best")
-    print((args.out / "report" / "report.html").absolute())
+    with locked(args.out):
+        failed = run_steps(steps, clock)
+    _end(args)
     if failed:
         raise Failure("not everything could be made:\n  " + "\n  ".join(failed))
     return 0
 
 
-def _in_tree(members: list[Member], dataset: Path) -> list[Member]:
-    """Leave out, and name, members whose scope the dataset's tree does not have."""
-    ontology = open_dataset(dataset).ontology
-    kept = []
+def _stages(text: str | None) -> tuple[str, ...]:
+    wanted = text.split(",") if text else STAGES
+    for name in wanted:
+        if name not in STAGES:
+            raise unknown_name("stage", name, STAGES)
+    return tuple(wanted)
+
+
+def _startable(members: list[Member], dataset: Dataset) -> tuple[list[Member], list]:
+    """Return the members that this dataset has a scope for and that have weights to start from, with their work; name the others."""
+    kept, works, left_out = [], [], {}
     for member in members:
-        try:
-            scope_ontology(ontology, member.scope)
-        except UserError as error:
-            print(f"left out {member.folder}: {error}")
-            continue
-        kept.append(member)
+        variant(member.variant)  # or an error
+        why = _why_not(member, dataset, {name for names in left_out.values() for name in names})
+        if why:
+            left_out.setdefault(why, []).append(member.folder)
+        else:
+            works.append(work_of(member, dataset, len(os.sched_getaffinity(0))))
+            kept.append(member)
+    for why, names in left_out.items():
+        print(f"left out {', '.join(names)}: {why}")
     if not kept:
-        raise UserError(f"no member has a scope that is in the tree of {dataset}")
-    return kept
+        raise UserError(f"no member of the table can be made of {dataset.folder}; see above")
+    return kept, works
 
 
-def tables() -> dict[str, Path]:
-    """Return name -> TOML of the members tables that ship."""
-    return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
+def _why_not(member: Member, dataset: Dataset, left_out: set[str]) -> str:
+    """Return why a member can't be made of a dataset, or ""."""
+    if needs_file(member):
+        return f"no library publishes {member.variant}'s weights; give --weights {published(member.variant)}=FILE"
+    if member.start_from in left_out:
+        return f"{member.start_from} is left out"
+    try:
+        n_rows = count_rows(dataset, member.scope)["train"]
+    except UserError as error:
+        return str(error)
+    return "" if n_rows else f"{dataset.folder} has no training rows in {member.scope}"
 
 
-def read_members(name: str, weights: str | None = None) -> list[Member]:
-    """Read a members table by name or file.
+def _standing(step: Step) -> str:
+    """Return how a step stands.
 
     Raises:
-        UserError: no such table, an unknown field, or two members of one name.
+        UserError: its place holds what was made of other inputs; nothing was begun.
     """
-    known = tables()
-    path = Path(name) if name.endswith(".toml") else known.get(name)
-    if path is None:
-        raise unknown_name("members table", name, known)
     try:
-        rows = tomllib.loads(path.read_text(encoding="utf-8")).get("member", [])
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {error}") from error
-    allowed = [field.name for field in fields(Member)]
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise UserError(f"{path}: members are tables, each under [[member]]")
-    for row in rows:
-        _check_row(row, allowed, path)
-    members = [
-        Member(**{**row, **({"weights": weights} if weights and row.get("weights", "imagenet") == "imagenet" else {})}) for row in rows
-    ]
-    names = [member.folder for member in members]
-    if not members or len(set(names)) < len(names):
-        raise UserError(f"{path} holds {'no members' if not members else 'two members of one name; give them a `name`'}")
-    for k, member in enumerate(members):
-        if member.start_from and member.start_from not in names[:k]:
-            raise UserError(f"{path}: {member.folder} starts from {member.start_from!r}, which is no earlier member")
-    return members
+        return standing(step)
+    except OtherOutput as error:
+        raise UserError(f"{error}. For `produce`, --fresh moves all of its DIR aside") from error
 
 
-def _check_row(row: dict, allowed: list[str], path: Path) -> None:
-    kinds = {"ranks": int, "set": dict}
-    for key, value in row.items():
-        if key not in allowed:
-            raise unknown_name(f"field of a member in {path}", key, allowed)
-        if type(value) is not kinds.get(key, str):
-            raise UserError(f"{path}: {key} takes a {kinds.get(key, str).__name__}; got {value!r}")
-    if "variant" not in row:
-        raise UserError(f"{path}: a member has no variant; see `family list variants`")
-    if not re.fullmatch(r"[\w.-]*", row.get("name", "")):
-        raise UserError(f"{path}: the name {row['name']!r} becomes a folder; letters, digits, '_', '-' and '.' are allowed")
+def _say(members: list[Member], steps: list[Step], left: list[Step], clock: Clock, on_cluster: bool) -> None:
+    stages = Counter(step.stage for step in steps)
+    counted = ", ".join(f"{n} {stage}" for stage, n in stages.items())
+    print(f"{len(members)} members: {', '.join(member.folder for member in members)}")
+    print(f"{len(steps)} steps: {counted}; {len(steps) - len(left)} are done")
+    if left:
+        by = "corrected by what members took here" if clock.is_corrected else (
+            "from one measured machine and the variants' multiply-adds; corrected when the first member is trained"
+        )  # fmt: skip
+        print(f"about {span(clock.left_s())} on the {len(os.sched_getaffinity(0))} cores here (rough: {by})")
+        if on_cluster:
+            print("`family forecast` tells of other machines")
 
 
-def plan(dataset: Path, out: Path, members: list[Member]) -> list[Step]:
-    """Return the steps that make the family: a pure function of its arguments."""
+def _check_room(out: Path, wanted_bytes: float) -> None:
+    """Say how much disk is wanted and free.
+
+    Raises:
+        UserError: it cannot fit.
+    """
+    place = next(path for path in [out.absolute(), *out.absolute().parents] if path.exists())
+    free_bytes = shutil.disk_usage(place).free
+    print(f"about {size(wanted_bytes)} of disk at most; {size(free_bytes)} are free", flush=True)
+    if wanted_bytes > free_bytes:
+        raise UserError(f"{out}: about {size(wanted_bytes)} are wanted and {size(free_bytes)} are free; make room, or choose another --out "
+                        "or fewer members")  # fmt: skip
+
+
+def _end(args: argparse.Namespace) -> None:
+    results = args.out / "results.jsonl"
+    if results.is_file():
+        cli.main(["show", str(results)])
+        print(f"next: family pick {shlex.quote(str(results))} --budget-ms 20 --copy-to best")
+    if (args.out / "report" / "report.html").is_file():
+        print((args.out / "report" / "report.html").absolute())
+
+
+def plan(dataset: Path, out: Path, members: list[Member], starts_ranks: bool = True) -> list[Step]:
+    """Return the steps that make the family: a pure function of its arguments.
+
+    Args:
+        starts_ranks: members of several ranks start them; on a cluster the ranks are there.
+    """
     done = "card.json"
     steps = []
-    for member in members:
+    for k, member in enumerate(members, 1):
         run = out / "runs" / member.folder
         source = str(out / "runs" / member.start_from) if member.start_from else member.weights
+        ranks = member.ranks if starts_ranks else 1
         words = ["train", dataset, "--out", run, "--variant", member.variant, "--scope", member.scope, "--recipe", member.recipe]
-        words += ["--weights", source, "--resume", *(["--ranks", member.ranks] if member.ranks > 1 else [])]
-        for key, value in (member.set or {}).items():
-            words += ["--set", f"{key}={str(value).lower() if isinstance(value, bool) else value}"]
+        words += ["--weights", source, "--resume", *(["--ranks", ranks] if ranks > 1 else [])]
+        words += [word for setting in member.settings for word in ("--set", setting)]
         needs = (dataset / "dataset.json", *([Path(source) / done] if member.start_from else []))
-        steps.append(_step(words, needs, alone=member.ranks > 1))
-    for member in members:
+        steps.append(_step(words, needs, alone=ranks > 1, member=k))
+    for k, member in enumerate(members, 1):
         run, bundle = out / "runs" / member.folder, out / "bundles" / member.folder
         words = ["export", run, "--out", bundle, "--schemes", member.schemes, "--calibrate", dataset]
-        steps.append(_step(words, (run / done,)))
-    for member in members:
+        steps.append(_step(words, (run / done,), member=k))
+    for k, member in enumerate(members, 1):
         bundle = out / "bundles" / member.folder
         words = ["evaluate", bundle, dataset, "--out", out / "evaluations" / member.folder]
-        steps.append(_step(words, (bundle / done,)))
+        steps.append(_step(words, (bundle / done,), member=k))
     results = out / "results.jsonl"
     bundles = {str(out / "bundles" / member.folder): out / "bundles" / member.folder / done for member in members}
-    steps.append(_step(["bench", *bundles, "--out", results, "--data", dataset], uses=bundles))
+    steps.append(_step(["bench", *bundles, "--out", results, "--data", dataset], uses=tuple(bundles.items())))
     steps.append(_step(["report", results, "--out", out / "report"], (results,)))
-    steps.append(_step(["show", results], (results,)))
     return steps
 
 
-def _step(words: list, needs: tuple = (), uses: dict | None = None, alone: bool = False) -> Step:
-    return Step(tuple(map(str, words)), needs, uses, alone)
+def _step(words: list, needs: tuple = (), **more) -> Step:
+    return Step(tuple(map(str, words)), needs, **more)

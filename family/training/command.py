@@ -50,9 +50,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    dataset = open_dataset(args.dataset)
-    recipe = _resolve(read_recipe(args.recipe, args.settings), args)
-    args.weights = args.weights or ("imagenet" if recipe.head_epochs else NONE)
+    dataset, recipe = _open_inputs(args)
     _refuse(args, dataset, recipe)
     made_of = _made_of(args, dataset, recipe)
     if started_by_launcher():  # which prepared the folder and holds it
@@ -70,6 +68,19 @@ def run(args: argparse.Namespace) -> int:
             return _launch(args)
         with listening() as wishes:
             return _train_as_rank(args, dataset, recipe, World(), wishes)
+
+
+def done(args: argparse.Namespace) -> bool:
+    """Say whether the run is finished, and of the same inputs."""
+    dataset, recipe = _open_inputs(args)
+    return is_done(args.out, _made_of(args, dataset, recipe)) and (args.out / "card.json").is_file()
+
+
+def _open_inputs(args: argparse.Namespace) -> tuple[Dataset, Recipe]:
+    dataset = open_dataset(args.dataset)
+    recipe = _resolve(read_recipe(args.recipe, args.settings), args)
+    args.weights = args.weights or ("imagenet" if recipe.head_epochs else NONE)
+    return dataset, recipe
 
 
 def _train_in_world(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, made_of: dict, wishes: Wishes) -> int:

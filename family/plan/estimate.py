@@ -1,0 +1,205 @@
+"""Roughly how long a plan takes and how much room, from a table of variants measured on one machine; corrected by what steps took."""
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from family.data.dataset import Dataset
+from family.data.order import n_updates
+from family.data.splits import SPLITS
+from family.machine import cpu_model
+from family.models.variants import expected_step_ms, variant
+from family.plan.members import Member
+from family.plan.steps import AT_ONCE, DONE, Step, Told
+from family.recipe import Recipe, read_recipe
+
+LOG = "steps.jsonl"
+_START_S = 20  # TensorFlow, building and tracing
+_FORWARD = 1 / 3  # of a training step
+_SERVED = 1 / 8  # ONNX Runtime's, of a training step
+_HEAD_UPDATE_S = 0.003
+_DECODE_S = 0.004
+_TIMED = 450  # images that `bench` times for a file, with those to warm up
+_BYTES_OF_A_SAMPLE_PX = 0.25  # a JPEG's bytes for each of its pixels
+_N_SAMPLES = 256
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a member has to do: its variant's size, its recipe as resolved, and its rows."""
+
+    recipe: Recipe
+    step_s: float  # of a training step of one row, on all cores here
+    n_parameters: int
+    n_features: int
+    px: int
+    rows: dict[str, int]  # by split
+
+    @property
+    def forward_s(self) -> float:
+        return self.step_s * _FORWARD
+
+    def train_s(self) -> float:
+        recipe, n = self.recipe, self.rows["train"]
+        spent_s = _START_S
+        if recipe.head_epochs:
+            spent_s += n * self.forward_s + self._updates(recipe.head_epochs) * _HEAD_UPDATE_S + self.rows["val"] * self.forward_s
+        if recipe.finetune_epochs:
+            spent_s += self._updates(recipe.finetune_epochs) * min(recipe.batch_size, n) * self.step_s
+            spent_s += recipe.finetune_epochs * self.rows["val"] * self.forward_s
+        return spent_s
+
+    def _updates(self, epochs: int) -> int:
+        planned = epochs * n_updates(self.rows["train"], self.recipe.batch_size)
+        return min(planned, self.recipe.max_updates or planned)
+
+    def export_s(self) -> float:
+        # Converting and quantizing grow with the graph.
+        return _START_S + 10 + 8e-6 * self.n_parameters + 2 * self.rows["val"] * self._answer_s
+
+    def evaluate_s(self) -> float:
+        return 2 + self.rows["test"] * self._answer_s
+
+    def bench_s(self, n_schemes: int) -> float:
+        cores = len(os.sched_getaffinity(0))
+        return n_schemes * (_TIMED * (self.step_s * cores * _SERVED + _DECODE_S) + 3 + self.rows["test"] * self._answer_s)
+
+    @property
+    def _answer_s(self) -> float:
+        return self.step_s * _SERVED + _DECODE_S
+
+    def run_bytes(self) -> float:
+        # A checkpoint holds the weights and the optimizer's two means of each.
+        return 4 * self.n_parameters * (1 + 3 * self.recipe.checkpoints_kept)
+
+    def bundle_bytes(self, schemes: Iterable[str]) -> float:
+        files = sum(self.n_parameters * (1 if scheme == "int8" else 4) for scheme in schemes)
+        return files + _N_SAMPLES * _BYTES_OF_A_SAMPLE_PX * (2 * self.px) ** 2
+
+    def features_bytes(self) -> float:
+        """Return the room that the head phase needs until it ends."""
+        return 4 * self.rows["train"] * self.n_features if self.recipe.head_epochs else 0
+
+
+def work_of(member: Member, dataset: Dataset, cores: int) -> Work:
+    """Return what a member has to do.
+
+    Raises:
+        UserError: an unknown variant, recipe or scope.
+    """
+    row, recipe = variant(member.variant), read_recipe(member.recipe, member.settings)
+    px = recipe.resolution_px or row.resolution_px
+    n_classes = len(dataset.scope(member.scope).leaves)
+    n_parameters = row.n_parameters + (n_classes - 1000) * (row.n_features + 1)
+    return Work(recipe, expected_step_ms(row, px, 1) / 1000 / cores, n_parameters, row.n_features, px, count_rows(dataset, member.scope))
+
+
+def count_rows(dataset: Dataset, scope: str) -> dict[str, int]:
+    """Return split -> its number of images in a scope.
+
+    Raises:
+        UserError: the scope is not in the tree.
+    """
+    leaves = pa.array(dataset.scope(scope).leaves)
+    splits = pc.filter(dataset.table["split"], pc.is_in(dataset.table["category"], leaves)).to_pylist()
+    return {split: splits.count(split) for split in SPLITS}
+
+
+def with_times(steps: list[Step], members: list[Member], works: list[Work]) -> list[Step]:
+    """Return the steps with the seconds that each is expected to take on this machine."""
+    schemes = [len(member.schemes.split(",")) for member in members]
+    of_all = {"bench": sum(work.bench_s(n) for work, n in zip(works, schemes, strict=True)), "report": 3.0}
+    of_one: dict[str, Callable[[Work], float]] = {"train": Work.train_s, "export": Work.export_s, "evaluate": Work.evaluate_s}
+    times = [of_one[step.stage](works[step.member - 1]) if step.member else of_all[step.stage] for step in steps]
+    return [replace(step, expected_s=s) for step, s in zip(steps, times, strict=True)]
+
+
+def room_bytes(steps: Iterable[Step], members: list[Member], works: list[Work]) -> float:
+    """Return the disk that the steps fill, with the features that one training at a time keeps until its head phase ends."""
+    total = passing = 0.0
+    for step in steps:
+        if step.stage == "train":
+            total += works[step.member - 1].run_bytes()
+            passing = max(passing, works[step.member - 1].features_bytes())
+        elif step.stage == "export":
+            total += works[step.member - 1].bundle_bytes(members[step.member - 1].schemes.split(","))
+    return total + passing
+
+
+class Clock(Told):
+    """Tells how far a plan is and about how long it will take, by what its steps took so far on this machine."""
+
+    def __init__(self, steps: list[Step], n_members: int, log: Path, now: Callable[[], float]):
+        """`steps` are all, in their order; `now` gives seconds. What ended before is read from `log`, and what ends is added to it."""
+        self._steps, self._n_members, self._log, self._now = steps, n_members, log, now
+        self._left: dict[tuple, Step] = {}
+        self._began = now()
+        self._begun: dict[tuple, bool] = {}  # words -> whether an earlier start is gone on with
+        self._machine = f"{cpu_model()}, {len(os.sched_getaffinity(0))} cores"
+        self._rows = _read(log)
+
+    def expect(self, steps: Iterable[Step]) -> None:
+        """Take the steps that are to be run."""
+        self._left = {step.words: step for step in steps}
+
+    def left_s(self) -> float:
+        """Return about how many seconds the steps take that have not ended."""
+        return sum(step.expected_s * self._factor(step.stage) / AT_ONCE.get(step.stage, 1) for step in self._left.values())
+
+    def _factor(self, stage: str) -> float:
+        """Return what the steps of a stage took over what was expected of them; 1 while none has ended."""
+        rows = [row for row in self._rows if row["stage"] == stage and row["machine"] == self._machine and row["whole"]]
+        expected_s = sum(row["expected_s"] for row in rows)
+        return sum(row["s"] for row in rows) / expected_s if expected_s else 1.0
+
+    @property
+    def is_corrected(self) -> bool:
+        return any(row["machine"] == self._machine and row["stage"] == "train" and row["whole"] for row in self._rows)
+
+    def begins(self, k: int, n: int, step: Step) -> None:
+        place = f", member {step.member} of {self._n_members}" if step.member else ""
+        print(f"\n[{k} of {n}{place}, {span(self._now() - self._began)}, about {span(self.left_s())} left] {step}", flush=True)
+        self._begun[step.words] = _output(step).exists()
+
+    def passed_over(self, step: Step) -> None:
+        self._left.pop(step.words, None)
+
+    def ended(self, step: Step, answer: str, s: float) -> None:
+        self._left.pop(step.words, None)
+        row = {"step": str(step), "stage": step.stage, "answer": answer, "s": round(s, 2), "expected_s": round(step.expected_s, 2),
+               "machine": self._machine, "whole": answer == DONE and not self._begun.pop(step.words, False)}  # fmt: skip
+        self._rows.append(row)
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with open(self._log, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def _output(step: Step) -> Path:
+    return Path(step.words[step.words.index("--out") + 1])
+
+
+def _read(log: Path) -> list[dict]:
+    """Return the rows of earlier starts; a line that a kill cut short is passed over."""
+    rows = []
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def span(s: float) -> str:
+    """Return a time as a person would say it."""
+    if s < 90:
+        return f"{s:.0f} s"
+    return f"{s / 60:.0f} min" if s < 5400 else f"{s / 3600:.1f} h"
+
+
+def size(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"

@@ -1,0 +1,164 @@
+"""Tables of members: rows of one member each, and matrices of variants x scopes that expand to rows."""
+
+import re
+import tomllib
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from family.data.scopes import GENERAL, scope_name, verticals
+from family.errors import UserError, unknown_name
+
+FOLDER = Path(__file__).parent.parent / "members"
+VERTICALS = "verticals"  # among the scopes of a matrix: every vertical that ships
+_DOWNLOADED = "imagenet"
+_KINDS = {"ranks": int, "set": dict, "variants": list, "scopes": list}
+_LITE = re.compile(r"lite(\d)")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A row of a members table."""
+
+    variant: str
+    scope: str = GENERAL
+    recipe: str = "transfer"
+    weights: str = _DOWNLOADED
+    start_from: str = ""  # the name of an earlier member whose trunk it starts from
+    name: str = ""  # of its folders; default: variant-scope
+    ranks: int = 1
+    schemes: str = "fp32,int8"
+    set: dict | None = None  # fields of the recipe
+
+    @property
+    def folder(self) -> str:
+        return self.name or f"{self.variant}-{scope_name(self.scope)}"
+
+    @property
+    def settings(self) -> list[str]:
+        """The recipe's changed fields, as `--set` takes them."""
+        return [f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in (self.set or {}).items()]
+
+
+_OF_A_MEMBER = tuple(field.name for field in fields(Member))
+_OF_A_MATRIX = ("variants", "scopes", *(name for name in _OF_A_MEMBER if name not in ("variant", "scope", "start_from")))
+
+
+def tables() -> dict[str, Path]:
+    """Return name -> TOML of the members tables that ship."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
+
+
+def read_members(name: str, weights: list[str] = ()) -> list[Member]:
+    """Read a members table by name or file.
+
+    A `[[matrix]]` has `variants`, `scopes` (default: general; `verticals` stands for all that ship) and the fields of a member;
+    in its `name`, {variant} and {scope} are replaced. A vertical of it starts from the trunk of the last general member of its
+    variant, where there is one.
+
+    Args:
+        weights: FILE, or VARIANT=FILE, in the place of downloads. EfficientNet-Lite, which no library publishes, takes the file
+            of the B variant of its number: same layers, same shapes.
+
+    Raises:
+        UserError: no such table, an unknown field, two members of one name, or weights that don't say whose they are.
+    """
+    known = tables()
+    path = Path(name) if name.endswith(".toml") else known.get(name)
+    if path is None:
+        raise unknown_name("members table", name, known)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}") from error
+    members = _members_of(table, path)
+    names = [member.folder for member in members]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if not members or twice:
+        raise UserError(f"{path} holds {f'two members named {twice[0]}; give them a `name`' if twice else 'no members'}")
+    for k, member in enumerate(members):
+        if member.start_from and member.start_from not in names[:k]:
+            raise UserError(f"{path}: {member.folder} starts from {member.start_from!r}, which is no earlier member")
+    return _give_weights(members, list(weights))
+
+
+def _members_of(table: dict, path: Path) -> list[Member]:
+    """Return the members in the order of the file's rows and matrices."""
+    unknown = [key for key in table if key not in ("member", "matrix")]
+    if unknown:
+        raise unknown_name(f"table in {path}", unknown[0], ("member", "matrix"))
+    members = []
+    for kind, rows in table.items():  # TOML keeps the order of the first of each kind
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise UserError(f"{path}: members are tables, each under [[member]] or [[matrix]]")
+        for row in rows:
+            _check_row(row, _OF_A_MEMBER if kind == "member" else _OF_A_MATRIX, kind, path)
+            members += [Member(**row)] if kind == "member" else _expand(row, members)
+    return members
+
+
+def _expand(row: dict, earlier: list[Member]) -> list[Member]:
+    """Return the members of a matrix, variant by variant, the general one first."""
+    shared = {key: value for key, value in row.items() if key not in ("variants", "scopes", "name")}
+    wanted = row.get("scopes", [GENERAL])
+    scopes = [name for scope in wanted for name in (verticals() if scope == VERTICALS else [scope])]
+    members = []
+    for variant in row["variants"]:
+        for scope in sorted(scopes, key=lambda scope: scope != GENERAL):
+            name = row.get("name", "").replace("{variant}", variant).replace("{scope}", scope_name(scope))
+            generals = [m.folder for m in [*earlier, *members] if (m.variant, m.scope) == (variant, GENERAL)]
+            start_from = generals[-1] if generals and scope != GENERAL else ""
+            members.append(Member(variant=variant, scope=scope, name=name, start_from=start_from, **shared))
+    return members
+
+
+def _check_row(row: dict, allowed: tuple[str, ...], kind: str, path: Path) -> None:
+    for key, value in row.items():
+        if key not in allowed:
+            raise unknown_name(f"field of a {kind} in {path}", key, allowed)
+        if type(value) is not _KINDS.get(key, str):
+            raise UserError(f"{path}: {key} takes a {_KINDS.get(key, str).__name__}; got {value!r}")
+    for key in ("variants", "scopes"):
+        if key in row and not (row[key] and all(isinstance(name, str) for name in row[key])):
+            raise UserError(f'{path}: {key} takes a list of names, such as ["b0"]; got {row[key]!r}')
+    if not {"variant", "variants"} & row.keys():
+        raise UserError(f"{path}: a {kind} has no {'variant' if kind == 'member' else 'variants'}; see `family list variants`")
+    if not re.fullmatch(r"[\w.-]*", row.get("name", "").replace("{variant}", "").replace("{scope}", "")):
+        raise UserError(f"{path}: the name {row['name']!r} becomes a folder; letters, digits, '_', '-' and '.' are allowed")
+
+
+def needs_file(member: Member) -> bool:
+    """Say whether a member starts from weights that no library publishes: EfficientNet-Lite takes those of B, from a file."""
+    return bool(_LITE.fullmatch(member.variant)) and member.weights == _DOWNLOADED and not member.start_from
+
+
+def _give_weights(members: list[Member], given: list[str]) -> list[Member]:
+    """Let members that would start from a download start from the files that were given."""
+    takers = dict.fromkeys(m.variant for m in members if m.weights == _DOWNLOADED and not m.start_from)
+    allowed = {*(m.variant for m in members), *map(published, takers)}
+    files: dict[str, str] = {}
+    for text in given:
+        variant, equals, file = text.partition("=")
+        if not equals:
+            variant, file = "", text
+            if len(takers) > 1 and (Path(file).is_file() or file.endswith((".h5", ".hdf5"))):
+                raise UserError(f"--weights {file} fits one variant, and the table has {', '.join(takers)}: give {_example(takers)}")
+        elif variant not in allowed:
+            raise unknown_name("variant of --weights VARIANT=FILE", variant, allowed)
+        files[variant] = file
+    return [replace(m, weights=_file_of(m.variant, files)) if m.weights == _DOWNLOADED else m for m in members]
+
+
+def _file_of(variant: str, files: dict[str, str]) -> str:
+    for name in (variant, published(variant), ""):
+        if name in files:
+            return files[name]
+    return _DOWNLOADED
+
+
+def published(variant: str) -> str:
+    """Return the variant whose published weights fit."""
+    return _LITE.sub(r"b\1", variant)
+
+
+def _example(takers) -> str:
+    return " ".join(f"--weights {name}=FILE" for name in dict.fromkeys(map(published, takers)))

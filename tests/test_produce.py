@@ -1,0 +1,368 @@
+"""`family produce`: what it says first, what it leaves out, that it goes on where it was killed, and its arrays on a cluster.
+
+REFRESH_GOLDEN=1 writes the golden file anew; read the difference before you keep it.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from trainings import ENVIRONMENT, events, kill_all, last_step, start, wait_until, weights_of
+
+from export.bundle import open_bundle
+from family import cli
+from family.data.dataset import open_dataset
+from family.models.variants import variant
+from family.plan import cluster, steps
+from family.plan.estimate import Clock, count_rows, room_bytes, span, with_times, work_of
+from family.plan.members import Member, read_members
+from family.plan.produce import plan
+from slurm import submit
+
+REPOSITORY = Path(__file__).parent.parent
+GOLDEN = Path(__file__).parent / "golden" / "produce-quick.txt"
+TINY = """
+[[matrix]]
+variants = ["lite0"]
+scopes = ["general", "animals"]
+recipe = "scratch"
+weights = "none"
+schemes = "fp32"
+set = { resolution_px = 32, finetune_epochs = 6, batch_size = 2, deterministic = true, checkpoint_interval_s = 0.1, label = "" }
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with a small made-up dataset and a table of two tiny members."""
+    place = tmp_path_factory.mktemp("produce")
+    assert cli.main(["data", "synth", str(place / "dataset"), "--listings", "40", "--categories", "12"]) == 0
+    (place / "tiny.toml").write_text(TINY)
+    return place
+
+
+def produce(place: Path, *words) -> int:
+    """Run the command in this process."""
+    return cli.main(["produce", str(place / "dataset"), *map(str, words)])
+
+
+def tiny(place: Path, out: Path, *more) -> list:
+    return ["produce", place / "dataset", "--out", out, "--members", place / "tiny.toml", *more]
+
+
+# What is said first
+
+
+def test_count_hours_and_disk_are_said_before_anything_is_done(place, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert produce(place, "--out", out, "--members", place / "tiny.toml", "--dry-run") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "2 members: lite0-general, lite0-animals"
+    assert said[1] == "8 steps: 2 train, 2 export, 2 evaluate, 1 bench, 1 report; 0 are done"
+    assert "about" in said[2] and "rough: from one measured machine" in said[2] and "of disk at most" in said[3]
+    assert said[4:] == [str(step) for step in plan(place / "dataset", out, read_members(str(place / "tiny.toml")))]
+    assert not out.exists()
+
+
+def test_members_without_a_scope_rows_or_weights_are_left_out_and_named(place, tmp_path, capsys):
+    nowhere = tmp_path / "nowhere.toml"
+    nowhere.write_text('subtrees = ["Nowhere"]')
+    table = tmp_path / "table.toml"
+    table.write_text(f'[[matrix]]\nvariants = ["lite0", "b0"]\nscopes = ["general", "animals", "{nowhere}"]')
+    assert produce(place, "--out", tmp_path / "out", "--members", table, "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "left out lite0-general: no library publishes lite0's weights; give --weights b0=FILE" in said
+    assert "left out lite0-animals, lite0-nowhere: lite0-general is left out" in said
+    assert "left out b0-nowhere: no category lies below 'Nowhere'" in said and "2 members: b0-general, b0-animals\n" in said
+    assert produce(place, "--out", tmp_path / "out", "--members", table, "--weights", "b0=f.h5", "--dry-run") == 0
+    assert "4 members: lite0-general, lite0-animals, b0-general, b0-animals\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--only", "trian"], "Did you mean 'train'"),
+        (["--members", "quik"], "Did you mean 'quick'"),
+        (["--nodes", "2", "--bench-on", "n"], "--nodes, --bench-on: for --cluster FILE, which is not given"),
+        (["--cluster", "nowhere"], "unknown cluster"),
+        (["--weights", "b0=x.h5", "--weights", "v9=y.h5"], "unknown variant of --weights"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_done(place, tmp_path, capsys, words, said):
+    assert produce(place, "--out", tmp_path / "out", "--dry-run", *words) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_family_that_does_not_fit_on_the_disk_is_refused(place, tmp_path, capsys, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 0, 50_000_000))
+    assert produce(place, "--out", tmp_path / "out", "--members", place / "tiny.toml") == 2
+    told = capsys.readouterr()
+    assert "50 MB are free" in told.out and "make room" in told.err and not (tmp_path / "out").exists()
+
+
+def test_what_is_expected_is_images_times_epochs_times_the_cost_of_one(place):
+    dataset = open_dataset(place / "dataset")
+    table = dataset.table.to_pylist()
+    animals = {i for i, path in zip(dataset.ontology.ids, dataset.ontology.paths, strict=True) if path.startswith("Animals/")}
+    n = {split: sum(row["split"] == split and row["category"] in animals for row in table) for split in ("train", "val", "test")}
+    assert count_rows(dataset, "animals") == n and n["train"] > 0
+    member = Member("b0", scope="animals", set={"resolution_px": 112, "finetune_epochs": 3, "batch_size": 4, "max_updates": 2})
+    work = work_of(member, dataset, cores=2)
+    # B0 took 3.4 s for 32 rows at 224 px on one core: a quarter of that at 112 px, half of that on two.
+    assert work.step_s == pytest.approx(3.4 / 32 / 4 / 2)
+    head = (n["train"] + n["val"]) * work.step_s / 3 + 2 * 0.003
+    assert work.train_s() == pytest.approx(20 + head + 2 * 4 * work.step_s + 3 * n["val"] * work.step_s / 3)
+    n_parameters = variant("b0").n_parameters - (1000 - len(dataset.scope("animals").leaves)) * 1281
+    (train, export, *_) = made = with_times(plan(place / "dataset", Path("o"), [member]), [member], [work])
+    assert train.expected_s == work.train_s() and all(step.expected_s > 0 for step in made)
+    assert room_bytes([train], [member], [work]) == 4 * n_parameters * 7 + 4 * n["train"] * 1280
+    assert room_bytes([export], [member], [work]) == 5 * n_parameters + 256 * 224**2 / 4
+    assert room_bytes(made[2:], [member], [work]) == 0
+
+
+def test_the_time_left_is_corrected_by_what_trainings_took_here(tmp_path, capsys):
+    members = [Member("b0"), Member("b1"), Member("b2")]
+    made = [replace(step, expected_s=100.0) for step in plan(tmp_path, tmp_path / "out", members)]
+    now = [0.0]
+    clock = Clock(made, 3, tmp_path / "steps.jsonl", lambda: now[0])
+    clock.expect(made)
+    assert clock.left_s() == 3 * 100 + 3 * 100 / 2 + 3 * 100 + 200 and not clock.is_corrected  # exports run two at a time
+    clock.begins(1, len(made), made[0])
+    now[0] = 300.0
+    clock.ended(made[0], "done", 300.0)
+    assert clock.left_s() == 2 * 300 + 150 + 300 + 200 and clock.is_corrected
+    (tmp_path / "out/runs/b1-general").mkdir(parents=True)  # it is gone on with, so that what it takes now says nothing
+    clock.begins(2, len(made), made[1])
+    assert "[2 of 11, member 2 of 3, 5 min, about 21 min left] family train" in capsys.readouterr().out
+    clock.ended(made[1], "done", 1.0)
+    assert clock.left_s() == 300 + 150 + 300 + 200
+    clock.passed_over(made[2])
+    assert clock.left_s() == 150 + 300 + 200
+    with open(tmp_path / "steps.jsonl", "a") as file:
+        file.write('{"step": "cut sh')
+    again = Clock(made, 3, tmp_path / "steps.jsonl", lambda: now[0])
+    again.expect(made[1:3])
+    assert again.left_s() == 2 * 300 and again.is_corrected
+    assert [span(s) for s in (5, 300, 5399, 5400)] == ["5 s", "5 min", "90 min", "1.5 h"]
+
+
+# Killed and resumed
+
+
+@pytest.fixture(scope="module")
+def left_alone(place) -> Path:
+    out = place / "alone"
+    done = subprocess.run(
+        [sys.executable, "-m", "family.cli", *map(str, tiny(place, out))], capture_output=True, text=True, env=ENVIRONMENT, timeout=500
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    for line in ("[1 of 8, member 1 of 2, ", "[2 of 8, member 2 of 2, ", "[7 of 8, ", "[8 of 8, "):
+        assert line in done.stdout
+    assert done.stdout.splitlines()[-1] == str(out / "report" / "report.html")
+    return out
+
+
+def test_killed_in_a_training_and_in_an_export_it_goes_on_and_ends_the_same(place, left_alone):
+    out = place / "killed"
+    general, animals = out / "runs/lite0-general", out / "runs/lite0-animals"
+    words = tiny(place, out, "--only", "train,export,evaluate")
+
+    plan = start(*words)
+    wait_until(lambda: last_step(general, "checkpoint") >= 2, plan, "a checkpoint of the general member")
+    kill_all(plan)
+    killed_at = last_step(general, "checkpoint")
+    assert not (general / "card.json").exists() and not (out / "bundles").exists()
+
+    plan = start(*words)
+    wait_until(lambda: last_step(animals, "checkpoint") >= 1, plan, "a checkpoint of the submodel")
+    plan.send_signal(signal.SIGTERM)
+    _, said = plan.communicate(timeout=100)
+    assert plan.returncode == 143 and "goes on from here" in said, said
+    assert [row["step"] for row in events(general, "resumed")][-1] >= killed_at > 0
+    assert (general / "card.json").is_file() and not (animals / "card.json").exists()
+    assert last_step(animals, "checkpoint") == last_step(animals, "step")
+
+    plan = start(*words)
+    wait_until(lambda: list((out / "bundles").glob(".*.partial")), plan, "an export", timeout_s=400)
+    kill_all(plan)
+    assert not [path for path in (out / "bundles").iterdir() if path.name[0] != "."]
+
+    plan = start(*words)
+    _, said = plan.communicate(timeout=500)
+    assert plan.returncode == 0, said[-3000:]
+    for name in ("lite0-general", "lite0-animals"):
+        ones, others = weights_of(left_alone / "runs" / name), weights_of(out / "runs" / name)
+        assert ones.keys() == others.keys() and all((ones[key] == others[key]).all() for key in ones)
+        # Two conversions of the same weights may order their nodes differently; what they answer is the same.
+        answers = [open_bundle(folder / "bundles" / name).samples("fp32")[1] for folder in (left_alone, out)]
+        np.testing.assert_allclose(*answers, atol=1e-6)
+        metrics = [json.loads((folder / "evaluations" / name / "metrics.json").read_text()) for folder in (left_alone, out)]
+        assert metrics[0] == metrics[1]
+    assert not list(out.rglob("*.partial*")) and not list(out.rglob("features"))
+
+
+def test_what_is_done_is_passed_over_without_a_process(place, left_alone, capsys, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(steps.subprocess, "Popen", refuse)
+    began = time.monotonic()
+    assert cli.main(list(map(str, tiny(place, left_alone)))) == 0
+    assert "; 8 are done" in capsys.readouterr().out and time.monotonic() - began < 8
+    assert "tensorflow" not in sys.modules
+
+
+def test_members_that_were_made_otherwise_are_refused_at_once(place, left_alone, tmp_path, capsys):
+    (tmp_path / "other.toml").write_text(TINY.replace("finetune_epochs = 6", "finetune_epochs = 7"))
+    before = {path: path.stat().st_mtime_ns for path in left_alone.rglob("*")}
+    assert produce(place, "--out", left_alone, "--members", tmp_path / "other.toml") == 2
+    assert "finetune_epochs was '6', now '7'" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in left_alone.rglob("*")}
+
+
+def test_a_failed_member_is_named_and_holds_back_its_own_alone(place, left_alone, tmp_path):
+    """A member whose weights are no weights fails, beside one that is done."""
+    (tmp_path / "bad.h5").write_text("no weights")
+    table = tmp_path / "table.toml"
+    table.write_text(TINY + f'[[member]]\nvariant = "b0"\nrecipe = "scratch"\nweights = "{tmp_path}/bad.h5"\n')
+    out = tmp_path / "out"
+    shutil.copytree(left_alone, out)
+    words = ["produce", place / "dataset", "--out", out, "--members", table, "--only", "train,export,evaluate"]
+    process = start(*words)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "family train" in said and "b0-general" in said and "exit code 2" in said
+    assert f"skipped, since {out}/runs/b0-general/card.json is not there" in said and "lite0" not in said.split("not everything")[1]
+
+
+def test_a_scheme_that_was_refused_is_named_every_time(left_alone, place, tmp_path, capsys):
+    out = tmp_path / "out"
+    shutil.copytree(left_alone, out)
+    card = out / "bundles/lite0-general/card.json"
+    card.write_text(json.dumps({**json.loads(card.read_text()), "refused": {"int8": {}}}))
+    assert cli.main(list(map(str, tiny(place, out)))) == 1
+    assert "lite0-general" in (said := capsys.readouterr().err) and "int8 was refused" in said
+
+
+# On a cluster
+
+
+def test_each_line_waits_for_that_of_its_number(tmp_path):
+    members = read_members("quick", ["v2-b0=v.h5", "b0=b.h5"])
+    made = plan(tmp_path, tmp_path / "out", members, starts_ranks=False)
+    found = {array.name: array for array in cluster.arrays(members, made)}
+    number_of = {name: dict(array.steps) for name, array in found.items()}
+    assert sorted(step.words for array in found.values() for _, step in array.steps) == sorted(step.words for step in made[:-2])
+    for array in found.values():
+        for number, step in array.steps:
+            for needed in step.needs:
+                made_by = [
+                    (other.name, n) for other in found.values() for n, one in other.steps if str(needed.parent) == one.words[one.words.index("--out") + 1]
+                ]  # fmt: skip
+                for name, n in made_by:
+                    kind = dict(array.after)[name]
+                    assert kind == "afterany" or (kind == "aftercorr" and n == number)
+    assert {name: list(numbers) for name, numbers in number_of.items() if "-" not in name} == {"train": [1, 5], "evaluate": [*range(1, 9)]}
+
+
+def test_lines_whose_parents_are_done_wait_for_nothing(tmp_path):
+    members = read_members("quick", ["v2-b0=v.h5", "b0=b.h5"])
+    made = plan(tmp_path, tmp_path / "out", members)
+    left = [step for step in made if (step.stage, step.member) not in (("train", 1), ("train", 2), ("export", 1))]
+    found = {array.name: array for array in cluster.arrays(members, left)}
+    assert [number for number, _ in found["train"].steps] == [3, 4, 5] and found["train"].after == ()
+    assert [number for number, _ in found["export"].steps] == [2] and found["export"].after == ()
+    assert [number for number, _ in found["export-train"].steps] == [3, 4, 5]
+    assert all([number for number, _ in found[f"train-{k}"].steps] == [5] for k in (1, 2, 3))
+
+
+def test_ranks_of_a_member_are_not_started_on_a_cluster(tmp_path):
+    members = [Member("b0", ranks=2)]
+    assert "--ranks" in plan(tmp_path, tmp_path, members)[0].words
+    assert "--ranks" not in plan(tmp_path, tmp_path, members, starts_ranks=False)[0].words
+
+
+def test_the_jobs_are_the_golden_ones(place, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(submit, "place_of", lambda _: {"program": ("python",), "checkout": "/opt/family", "working_folder": "/data"})
+    words = ["--weights", "v2-b0=v.h5", "--weights", "b0=b.h5", "--cluster", "generic", "--gpus-per-node", "2", "--nodes", "3"]
+    assert produce(place, "--out", tmp_path / "all", *words, "--time", "90", "--bench-on", "n7", "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert said.count("#!/bin/bash\n") == 10 and said.splitlines()[-1].startswith("next: family pick")
+    told = [line for line in said.splitlines() if line.startswith(("# job", "#SBATCH", "command=", "launch=")) or ") command=" in line]
+    text = "\n".join(told).replace(str(tmp_path), "OUT").replace(str(place), "DATA") + "\n"
+    if os.environ.get("REFRESH_GOLDEN") == "1":
+        GOLDEN.write_text(text)
+    assert text == GOLDEN.read_text()
+    assert not (tmp_path / "all").exists()
+
+
+def test_latency_is_left_to_the_machine_that_serves(place, tmp_path, capsys):
+    assert produce(place, "--out", tmp_path / "all", "--members", place / "tiny.toml", "--cluster", "local", "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "command=(bench" not in said and said.count("#!/bin/bash") == 5
+    bundles = " ".join(f"{tmp_path}/all/bundles/lite0-{scope}" for scope in ("general", "animals"))
+    assert said.splitlines()[-1] == f"next: family bench {bundles} --out {tmp_path}/all/results.jsonl --data {place}/dataset"
+
+
+# What stands for our command line on the two nodes: it makes what the next lines need, one member fails, one export is refused.
+TOY = """
+import sys, time
+from pathlib import Path
+words = sys.argv[4:]
+out = Path(words[words.index("--out") + 1])
+log = Path(sys.argv[0]).parent / "order"
+failing = words[0] == "train" and "b0-general" in str(out) and "lite" not in str(out)
+if words[0] == "train":
+    source = Path(words[words.index("--weights") + 1])
+    if source.parent.name == "runs" and not (source / "card.json").is_file():
+        sys.exit("what it starts from is not there")
+time.sleep(1)
+if not failing:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "card.json").write_text("{}")
+with open(log, "a") as file:
+    file.write(f"{words[0]} {out.name} {failing}\\n")
+sys.exit(1 if failing or (words[0] == "export" and "lite0-general" in str(out)) else 0)
+"""
+
+
+def test_on_a_real_cluster_a_member_that_fails_holds_back_its_own_alone(slurm, place, tmp_path):
+    (tmp_path / "toy.py").write_text(TOY)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/bash\nexec {sys.executable} "{tmp_path}/toy.py" "$@"\n')
+    python.chmod(0o755)
+    (tmp_path / "cluster.toml").write_text(slurm.toml.read_text() + f'python = "{python}"\n')
+    (tmp_path / "table.toml").write_text('[[matrix]]\nvariants = ["lite0", "b0"]\nscopes = ["general", "animals"]\nweights = "none"')
+    environment = {**slurm.environment, "PYTHONPATH": str(REPOSITORY)}
+    words = ["produce", str(place / "dataset"), "--out", "all", "--members", "table.toml", "--cluster", "cluster.toml"]
+
+    def family() -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "family.cli", *words]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+
+    done = family()
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads((tmp_path / "all/submitted.json").read_text())
+    assert list(numbers) == ["all-train", "all-train-1", "all-export-train", "all-export-train-1", "all-evaluate"]
+    twice = family()
+    assert twice.returncode == 2 and "are not over" in twice.stderr
+    slurm.wait_until(lambda: not slurm.squeue(), 90, "all jobs to be over")
+    order = (tmp_path / "order").read_text().splitlines()
+    trained = ["train lite0-general False", "train lite0-animals False", "train b0-general True"]
+    assert sorted(order[:3]) == sorted(trained) or set(trained) <= set(order)
+    assert order.index(trained[0]) < order.index(trained[1])
+    assert {"export lite0-general False", "export lite0-animals False"} <= set(order)
+    assert not [line for line in order if line.startswith(("train b0-animals", "export b0"))]
+    evaluated = [k for k, line in enumerate(order) if line.startswith("evaluate")]
+    assert len(evaluated) == 4 and min(evaluated) > max(k for k, line in enumerate(order) if line.startswith("export"))
+    assert list((tmp_path / "all/logs").glob("train-*.log"))
