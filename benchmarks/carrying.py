@@ -1,0 +1,303 @@
+"""What carrying a head to a changed tree saves: epochs of the head phase, with the old rows and without them.
+
+    python -m benchmarks.carrying DATASET --weights FILE --out benchmarks/results/carrying.json
+
+For each seed a twentieth of the categories is changed in five ways, an old head is trained on the old tree, and a new one on the new tree:
+once from scratch, once from the old head's rows. The frozen trunk's features are computed once for all of them.
+"""
+
+import argparse
+import hashlib
+import sys
+import tempfile
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from family.data.ontology import SEPARATOR, Ontology, from_leaves
+from family.errors import UserError
+
+SPLITS = ("train", "val", "test")
+WITHIN = 0.002  # of the final accuracy from scratch, counts as having reached it
+GROUP = 5  # new categories that one of each change makes: 1 renamed, 1 merged, 2 of a split, 1 new
+
+
+@dataclass(frozen=True)
+class Change:
+    """Two versions of a tree, both made of the categories of a third, and the mapping file's rows between them."""
+
+    old: Ontology
+    new: Ontology
+    old_labels: np.ndarray  # int32 [categories of the third]: the old class of each; -1: the old tree lacks it
+    new_labels: np.ndarray
+    mapping: list[tuple[str, str]]
+
+
+def change_tree(base: Ontology, share: float, seed: int) -> Change:
+    """Draw which categories change, the same number in each way, until `share` of the new ones are touched.
+
+    A split is a pair of siblings that the old tree holds as one, so that its parts look different; a merge is a pair that the new tree does.
+
+    Raises:
+        UserError: the tree has too few leaves or siblings for that.
+    """
+    groups = max(1, round(share * len(base.leaves) / GROUP))
+    draw = np.random.default_rng((seed, len(base.leaves)))
+    pairs = _draw_pairs(base, 2 * groups, draw)
+    in_pairs = {leaf for pair in pairs for leaf in pair}
+    others = [leaf for leaf in base.leaves if leaf not in in_pairs]
+    if len(pairs) < 2 * groups or len(others) < 2 * groups:
+        raise UserError(f"{share:g} of {len(base.leaves)} categories is more than there are siblings for; wanted {2 * groups} pairs")
+    chosen = [others[k] for k in draw.choice(len(others), 2 * groups, replace=False)]
+    was_one, becomes_one, renamed, added = pairs[:groups], pairs[groups:], chosen[:groups], chosen[groups:]
+    old = {leaf: (leaf, base.path_of[leaf]) for leaf in base.leaves if leaf not in added}
+    new = {leaf: (leaf, base.path_of[leaf]) for leaf in base.leaves}
+    new |= {leaf: (f"{leaf}-renamed", f"{base.path_of[leaf]}, renamed") for leaf in renamed}
+    for joined, tree in ((was_one, old), (becomes_one, new)):
+        for a, b in joined:
+            tree[a] = tree[b] = (f"{a}-or-{b}", f"{base.path_of[a]} or {base.path_of[b].rpartition(SEPARATOR)[2]}")
+    touched = [*renamed, *(leaf for pair in pairs for leaf in pair)]
+    before, after = from_leaves(sorted(set(old.values()))), from_leaves(sorted(set(new.values())))
+    return Change(
+        before,
+        after,
+        np.array([before.class_of[old[leaf][0]] if leaf in old else -1 for leaf in base.leaves], np.int32),
+        np.array([after.class_of[new[leaf][0]] for leaf in base.leaves], np.int32),
+        [(old[leaf][0], new[leaf][0]) for leaf in touched],
+    )
+
+
+def _draw_pairs(base: Ontology, n: int, draw: np.random.Generator) -> list[tuple[str, str]]:
+    """Draw up to n pairs of leaves of one parent, each parent once."""
+    below: dict[str, list[str]] = {}
+    for leaf in base.leaves:
+        below.setdefault(base.path_of[leaf].rpartition(SEPARATOR)[0], []).append(leaf)
+    families = [leaves for leaves in below.values() if len(leaves) > 1]
+    chosen = draw.permutation(len(families))[:n]
+    return [tuple(families[k][i] for i in sorted(draw.choice(len(families[k]), 2, replace=False))) for k in chosen]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.carrying", description=__doc__.splitlines()[0])
+    parser.add_argument("dataset", type=Path, metavar="DATASET")
+    parser.add_argument("--weights", required=True, help="the pretrained trunk: as `family train` takes it")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.json")
+    parser.add_argument("--variant", default="v2-b0")
+    parser.add_argument("--resolution", type=int, default=128, metavar="PX")
+    parser.add_argument("--seeds", type=int, default=5, metavar="N")
+    parser.add_argument("--share", type=float, default=0.05, help="of the categories that change (default 0.05)")
+    parser.add_argument("--features", type=Path, metavar="DIR", help="keep the features there, and take them from there")
+    args = parser.parse_args()
+    try:
+        measure(args)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def measure(args: argparse.Namespace) -> dict:
+    """Measure all seeds and write the result."""
+    from benchmarks.machine import describe_machine, now
+    from benchmarks.training import training_versions
+    from family.data.dataset import open_dataset
+    from family.outputs import write_json
+    from family.recipe import read_recipe
+
+    dataset = open_dataset(args.dataset)
+    rows = {split: dataset.rows(split) for split in SPLITS}
+    recipe = read_recipe("transfer", [f"resolution_px={args.resolution}"])
+    change_tree(dataset.ontology, args.share, 0)  # which refuses before the features are computed
+    with nullcontext(args.features) if args.features else tempfile.TemporaryDirectory(prefix="family-carrying-") as folder:
+        features = _features(args, dataset.digest, rows, Path(folder))
+    labels = {split: rows[split].labels for split in SPLITS}
+    seeds = []
+    for seed in range(args.seeds):
+        seeds.append(measure_seed(change_tree(dataset.ontology, args.share, seed), features, labels, replace(recipe, seed=seed)))
+        print({key: value for key, value in seeds[-1].items() if key not in ("curves", "changed")}, flush=True)
+    result = {
+        "schema": 1,
+        "kind": "carrying",
+        "at": now(),
+        "command": "python -m benchmarks.carrying DATASET --weights FILE --out benchmarks/results/carrying.json",
+        "dataset": {"name": dataset.about["name"], "digest": dataset.digest, **{split: len(rows[split]) for split in SPLITS}},
+        "variant": args.variant,
+        "resolution_px": args.resolution,
+        "recipe": "transfer, head phase only",
+        "share": args.share,
+        "within": WITHIN,
+        "summary": summarize(seeds),
+        "seeds": seeds,
+        "machine": describe_machine(),
+        "versions": training_versions(),
+    }
+    write_json(args.out, result)
+    print(result["summary"])
+    return result
+
+
+def _features(args: argparse.Namespace, digest: str, rows: dict, folder: Path) -> dict[str, np.ndarray]:
+    """Return float32 [n, d] of each split; kept under a name that says of what they are."""
+    from distributed.loading import load_tensorflow
+
+    load_tensorflow()
+    from distributed.devices import use_devices
+    from distributed.signals import Wishes
+    from distributed.world import World
+    from family.data.images import Preprocessing
+    from family.models.builders import build_variant, trunk_of
+    from family.models.weights import load_trunk
+    from family.training.features import compute_features
+
+    world = World()
+    use_devices(world)
+    model = build_variant(args.variant, 2, args.resolution)
+    load_trunk(model, args.weights)
+    trunk = trunk_of(model)
+    values = hashlib.sha256(b"".join(array.tobytes() for array in trunk.get_weights())).hexdigest()
+    of_what = hashlib.sha256(f"{digest} {args.variant} {args.resolution} {values}".encode()).hexdigest()[:16]
+    found = {}
+    for split in SPLITS:
+        part, _ = compute_features(trunk, rows[split], Preprocessing(args.resolution, "stretch"), folder / of_what / split, world, Wishes())
+        found[split] = part[np.arange(len(rows[split]))]
+    return found
+
+
+def measure_seed(change: Change, features: dict, labels: dict, recipe) -> dict:
+    """Train an old head, then a new one from scratch and one from the old one's rows; return what each came to."""
+    from family.models.carrying import plan_head
+
+    plan = plan_head(list(change.old.leaves), [change.old.path_of[leaf] for leaf in change.old.leaves], change.new, change.mapping)
+    known = {split: change.old_labels[labels[split]] >= 0 for split in SPLITS}
+    old_labels = {split: change.old_labels[labels[split]][known[split]] for split in SPLITS}
+    old = _head(features["train"].shape[1], len(change.old.leaves), recipe)
+    old_curve = train_head(old, {split: features[split][known[split]] for split in SPLITS}, old_labels, recipe)
+    new_labels = {split: change.new_labels[labels[split]] for split in SPLITS}
+    scratch, carried = (_head(features["train"].shape[1], len(change.new.leaves), recipe) for _ in range(2))
+    rules = _without_training(plan, old.get_weights(), carried.get_weights(), features["test"], new_labels["test"])
+    carried.set_weights(plan.rows(*old.get_weights(), *carried.get_weights()))
+    curves = {name: train_head(head, features, new_labels, recipe) for name, head in (("scratch", scratch), ("carried", carried))}
+    level = curves["scratch"][-1]["val"] - WITHIN
+    row = {
+        "seed": recipe.seed,
+        "counts": plan.counts,
+        "changed": change.mapping,
+        "old": {"epochs": len(old_curve) - 1, "test": old_curve[-1]["test"]},
+        "level": level,
+    }
+    for name, curve in curves.items():
+        row[name] = {
+            "epochs_to_level": epochs_to(curve, level),
+            "epochs_to_plateau": len(curve) - 1,
+            **{
+                f"{split}_{when}": curve[k][split]
+                for split in ("val", "test")
+                for when, k in (("before", 0), ("epoch_1", 1), ("final", -1))
+            },
+        }
+    return {**row, "without_training": rules, "curves": curves}
+
+
+def _head(d: int, n_classes: int, recipe):
+    """Return a new head as `build_variant` ends: dropout and a dense layer, features -> logits."""
+    import tf_keras
+
+    from family.models.draws import RowDropout
+
+    tf_keras.utils.set_random_seed(recipe.seed)
+    kept = RowDropout(recipe.dropout, name="head_dropout")(features := tf_keras.layers.Input((d,)))
+    return tf_keras.Model(features, tf_keras.layers.Dense(n_classes, name="logits")(kept))
+
+
+def train_head(head, features: dict, labels: dict, recipe) -> list[dict]:
+    """Train a head as the trainer's head phase does, to the same plateau.
+
+    Returns:
+        {"val", "test"}, top-1 accuracies, before training and after each epoch, and "train" as the trainer counts it while it trains.
+    """
+    import tensorflow as tf
+
+    from distributed.world import World
+    from family.data.order import epoch_slices, n_updates
+    from family.training.rates import learning_rate
+    from family.training.update import make_optimizer, make_update
+
+    world, n = World(), len(labels["train"])
+    optimizer = make_optimizer(recipe, head.trainable_variables, ema=False)
+    update = make_update(head, head.trainable_variables, optimizer, world, recipe)
+    each = n_updates(n, recipe.batch_size)
+    curve, best, stale, step = [_accuracies(head, features, labels)], -1.0, 0, 0
+    while len(curve) <= recipe.head_epochs and stale < recipe.plateau_patience:
+        right = 0.0
+        for own, start, total in epoch_slices(n, recipe.batch_size, recipe.seed, len(curve) - 1, 0, 1):
+            rate = learning_rate(
+                step, recipe.head_epochs * each, recipe.head_rate, recipe.batch_size, recipe.warmup_epochs * each, "constant"
+            )
+            optimizer.learning_rate.assign(rate)
+            place = tf.constant(step), tf.constant(start), tf.constant(total)
+            told = update(features["train"][own], labels["train"][own], np.ones(len(own), np.float32), *place, tf.zeros([3]))
+            right, step = right + float(told[1]), step + 1
+        curve.append({**_accuracies(head, features, labels), "train": right / n})
+        best, stale = (right / n, 0) if right / n > best + recipe.plateau_min_gain else (best, stale + 1)
+    return curve
+
+
+def _accuracies(head, features: dict, labels: dict) -> dict[str, float]:
+    kernel, bias = head.get_weights()
+    return {split: float(((features[split] @ kernel + bias).argmax(1) == labels[split]).mean()) for split in ("val", "test")}
+
+
+def _without_training(plan, old: list, initial: list, features: np.ndarray, labels: np.ndarray) -> dict:
+    """Return what the rules for merged rows give on the merged categories' own rows, before any training.
+
+    "carried" is the rule that is used, "plain_mean" leaves out its logarithms, "exact" sums the old probabilities, which no row can.
+    """
+    logits = (features @ old[0] + old[1]).astype(np.float64)
+    kernel, bias = plan.rows(*old, *initial)
+    found = {"carried": features @ kernel + bias, "plain_mean": features @ kernel + bias, "exact": features @ kernel + bias}
+    merged = [row for row, kind in enumerate(plan.kinds) if kind == "merged"]
+    for row in merged:
+        sources = list(plan.sources[row])
+        found["plain_mean"][:, row] -= np.log(len(sources))
+        found["exact"][:, row] = np.log(np.exp(logits[:, sources]).sum(1))
+    own = np.isin(labels, merged)
+    told = {}
+    for name, values in found.items():
+        powers = np.exp(values.astype(np.float64) - values.max(1, keepdims=True))
+        probability = (powers / powers.sum(1, keepdims=True))[own, labels[own]]
+        told[name] = {
+            "n": int(own.sum()),
+            "right": float((values[own].argmax(1) == labels[own]).mean()),
+            "mean_p": float(probability.mean()),
+        }
+    return told
+
+
+def epochs_to(curve: list[dict], level: float) -> int | None:
+    """Return the first epoch whose validation accuracy reaches a level, 0 before training; None if it never does."""
+    return next((k for k, row in enumerate(curve) if row["val"] >= level), None)
+
+
+def summarize(seeds: list[dict]) -> dict:
+    """Return mean, standard deviation and range over seeds of each figure, and of what carrying saves."""
+    found = {f"{arm}.{key}": [row[arm][key] for row in seeds] for arm in ("scratch", "carried") for key in seeds[0][arm]}
+    for key in ("epochs_to_level", "epochs_to_plateau"):
+        pairs = zip(found[f"scratch.{key}"], found[f"carried.{key}"], strict=True)
+        found[f"saved.{key}"] = [None if None in pair else pair[0] - pair[1] for pair in pairs]
+    found["gained.test_final"] = [b - a for a, b in zip(found["scratch.test_final"], found["carried.test_final"], strict=True)]
+    return {name: _spread(values) for name, values in found.items()}
+
+
+def _spread(values: list) -> dict:
+    there = [value for value in values if value is not None]
+    told = {"n": len(there), "never": len(values) - len(there)}
+    if not there:
+        return told
+    sd = float(np.std(there, ddof=1)) if len(there) > 1 else None
+    return {**told, "mean": float(np.mean(there)), "sd": sd, "min": min(there), "max": max(there)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
