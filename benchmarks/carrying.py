@@ -179,25 +179,21 @@ def measure_seed(change: Change, features: dict, labels: dict, recipe) -> dict:
     rules = _without_training(plan, old.get_weights(), carried.get_weights(), features["test"], new_labels["test"])
     carried.set_weights(plan.rows(*old.get_weights(), *carried.get_weights()))
     curves = {name: train_head(head, features, new_labels, recipe) for name, head in (("scratch", scratch), ("carried", carried))}
-    level = curves["scratch"][-1]["val"] - WITHIN
-    row = {
-        "seed": recipe.seed,
-        "counts": plan.counts,
-        "changed": change.mapping,
-        "old": {"epochs": len(old_curve) - 1, "test": old_curve[-1]["test"]},
-        "level": level,
-    }
+    about = {"seed": recipe.seed, "counts": plan.counts, "changed": change.mapping}
+    about["old"] = {"epochs": len(old_curve) - 1, "test": old_curve[-1]["test"]}
+    return {**about, **figures(curves), "without_training": rules, "curves": curves}
+
+
+def figures(curves: dict[str, list[dict]]) -> dict:
+    """Return what the two curves of a seed came to; the levels are those of the head from scratch, less `WITHIN`."""
+    levels = {split: curves["scratch"][-1][split] - WITHIN for split in ("val", "test")}
+    found = {"levels": levels}
     for name, curve in curves.items():
-        row[name] = {
-            "epochs_to_level": epochs_to(curve, level),
-            "epochs_to_plateau": len(curve) - 1,
-            **{
-                f"{split}_{when}": curve[k][split]
-                for split in ("val", "test")
-                for when, k in (("before", 0), ("epoch_1", 1), ("final", -1))
-            },
-        }
-    return {**row, "without_training": rules, "curves": curves}
+        found[name] = {f"epochs_to_{split}_level": epochs_to(curve, split, level) for split, level in levels.items()}
+        found[name]["epochs_to_plateau"] = len(curve) - 1
+        for when, k in (("before", 0), ("epoch_1", 1), ("final", -1)):
+            found[name] |= {f"{split}_{when}": curve[k][split] for split in levels}
+    return found
 
 
 def _head(d: int, n_classes: int, recipe):
@@ -256,7 +252,7 @@ def _without_training(plan, old: list, initial: list, features: np.ndarray, labe
     """
     logits = (features @ old[0] + old[1]).astype(np.float64)
     kernel, bias = plan.rows(*old, *initial)
-    found = {"carried": features @ kernel + bias, "plain_mean": features @ kernel + bias, "exact": features @ kernel + bias}
+    found = {rule: features @ kernel + bias for rule in ("carried", "plain_mean", "exact")}
     merged = [row for row, kind in enumerate(plan.kinds) if kind == "merged"]
     for row in merged:
         sources = list(plan.sources[row])
@@ -275,15 +271,15 @@ def _without_training(plan, old: list, initial: list, features: np.ndarray, labe
     return told
 
 
-def epochs_to(curve: list[dict], level: float) -> int | None:
-    """Return the first epoch whose validation accuracy reaches a level, 0 before training; None if it never does."""
-    return next((k for k, row in enumerate(curve) if row["val"] >= level), None)
+def epochs_to(curve: list[dict], split: str, level: float) -> int | None:
+    """Return the first epoch whose accuracy on a split reaches a level, 0 before training; None if it never does."""
+    return next((k for k, row in enumerate(curve) if row[split] >= level), None)
 
 
 def summarize(seeds: list[dict]) -> dict:
     """Return mean, standard deviation and range over seeds of each figure, and of what carrying saves."""
     found = {f"{arm}.{key}": [row[arm][key] for row in seeds] for arm in ("scratch", "carried") for key in seeds[0][arm]}
-    for key in ("epochs_to_level", "epochs_to_plateau"):
+    for key in ("epochs_to_val_level", "epochs_to_test_level", "epochs_to_plateau"):
         pairs = zip(found[f"scratch.{key}"], found[f"carried.{key}"], strict=True)
         found[f"saved.{key}"] = [None if None in pair else pair[0] - pair[1] for pair in pairs]
     found["gained.test_final"] = [b - a for a, b in zip(found["scratch.test_final"], found["carried.test_final"], strict=True)]

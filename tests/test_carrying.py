@@ -134,8 +134,8 @@ def test_the_changes_that_are_measured_are_a_share_of_the_tree_of_every_kind():
 
 
 def test_epochs_are_counted_to_the_first_that_reaches_the_level():
-    curve = [{"val": value} for value in (0.1, 0.7, 0.9, 0.8, 0.95)]
-    assert [epochs_to(curve, level) for level in (0.05, 0.7, 0.85, 0.95, 0.96)] == [0, 1, 2, 4, None]
+    curve = [{"val": value, "test": 0.0} for value in (0.1, 0.7, 0.9, 0.8, 0.95)]
+    assert [epochs_to(curve, "val", level) for level in (0.05, 0.7, 0.85, 0.95, 0.96)] == [0, 1, 2, 4, None]
 
 
 finite = st.floats(-4, 4, width=32)
