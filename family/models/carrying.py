@@ -1,7 +1,7 @@
 """A head carried from one version of the ontology to the next, row by row. No TensorFlow here.
 
 A category's row is its column of the `logits` kernel and its bias. In the old model an old category i has the probability
-exp(z_i) / Z. A new category that takes from several should have the sum of their shares: log(sum of exp(z_i) / ways_i), where ways_i
+exp(z_i) / Z. A new category that takes from several should have the sum of their shares: log(sum over i of exp(z_i) / ways_i), where ways_i
 is how many new categories share i. That is no linear function of the features, and a row has to be. We take its tangent plane where
 the shares are equal: the mean of the rows, plus log(k) for k sources, less the mean of log(ways_i). By Jensen's inequality the tangent
 is never above the exact value, and equal to it where the sources agree. So
