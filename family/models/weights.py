@@ -9,9 +9,11 @@ import tf_keras
 
 from family.errors import UserError
 from family.models.builders import library_trunk
+from family.models.carrying import HeadPlan
 from family.models.sources import DOWNLOADS, download_file, weights_path
 from family.models.variants import variant
 
+HEAD = "logits"
 _UNNAMED = ("conv2d", "batch_normalization")  # of Inception-ResNet-V2
 
 
@@ -31,7 +33,7 @@ def load_trunk(model: tf_keras.Model, source: str) -> dict:
     """
     stored = _renumbered(_download(model, source) if source in DOWNLOADS else read_layers(_weights_file(source)))
     report = {"source": source, "loaded": 0, "missing": [], "mismatched": [], "skipped": []}
-    wanted = {layer.name: layer for layer in model.layers if layer.weights and layer.name != "logits"}
+    wanted = {layer.name: layer for layer in model.layers if layer.weights and layer.name != HEAD}
     report["skipped"] = [name for name in stored if name not in wanted]
     for layer in wanted.values():
         arrays = stored.get(layer.name)
@@ -46,6 +48,20 @@ def load_trunk(model: tf_keras.Model, source: str) -> dict:
         found = ", ".join(list(stored)[:5])
         raise UserError(f"{source}: no layer fits this variant. It has {found} ...; wanted {', '.join(report['missing'][:5])} ...")
     return report
+
+
+def load_head(model: tf_keras.Model, run: str, plan: HeadPlan) -> None:
+    """Set the head (`logits`) of a model of `build_variant` to the rows of a run's head, as planned; new categories keep theirs.
+
+    Raises:
+        UserError: the run's head is not of the shape that its card says.
+    """
+    head = model.get_layer(HEAD)
+    stored = read_layers(_weights_file(run)).get(HEAD, [])
+    wanted = [(head.kernel.shape[0], len(plan.ways)), (len(plan.ways),)]
+    if [array.shape for array in stored] != wanted:
+        raise UserError(f"{run}: the head's arrays have the shapes {[array.shape for array in stored]}; wanted {wanted}, as its card says")
+    head.set_weights(plan.rows(*stored, *head.get_weights()))
 
 
 def read_layers(path: Path) -> dict[str, list[np.ndarray]]:

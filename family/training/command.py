@@ -19,6 +19,7 @@ from family.data.images import Preprocessing
 from family.data.order import n_updates
 from family.data.scopes import GENERAL, scope_name, scope_subtrees
 from family.errors import ComeBack, Ended, Failure, UserError
+from family.models.carrying import HeadPlan, plan_from_run
 from family.models.sources import DOWNLOADS, NONE, download_file, weights_path
 from family.models.variants import expected_step_ms, resolution_of, variant
 from family.outputs import MADE_OF, is_done, locked, read_json, whole_file, write_json
@@ -44,6 +45,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="keep the frozen trunk's features there, for other runs too (default: in RUN, until it ends)",
     )
+    parser.add_argument("--carry-head", nargs="?", const="", metavar="MAPPING.csv",
+                        help="with --weights RUN: take the head's rows of the categories that are the same, and of those that MAPPING.csv "
+                             "(old,new) tells of; without it, the trunk alone")  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of RUN")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="key=value", help="change a field of the recipe")
     parser.add_argument("--fresh", action="store_true", help="move a RUN that is there aside")
@@ -192,7 +196,16 @@ def _made_of(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> dict
     del fields["checkpoint_interval_s"], fields["checkpoints_kept"]
     return {"command": "train", "dataset": dataset.digest, "ontology": dataset.ontology.digest, "variant": args.variant,
             "scope": scope_name(args.scope), "subtrees": scope_subtrees(args.scope), "weights": _digest_weights(args.weights),
-            "teachers": [_digest_weights(str(teacher)) for teacher in args.teacher], **fields}  # fmt: skip
+            "teachers": [_digest_weights(str(teacher)) for teacher in args.teacher],
+            "head": plan.digest if (plan := _plan_head(args, dataset)) else None, **fields}  # fmt: skip
+
+
+def _plan_head(args: argparse.Namespace, dataset: Dataset) -> HeadPlan | None:
+    """Return where the head's rows come from; None where they are initialised."""
+    if args.carry_head is None:
+        return None
+    mapping = Path(args.carry_head) if args.carry_head else None
+    return plan_from_run(args.weights, args.variant, dataset.ontology, dataset.scope(args.scope).leaves, mapping)
 
 
 def _digest_weights(source: str) -> str:
@@ -222,6 +235,7 @@ def _launch(args: argparse.Namespace) -> int:
              "--recipe", args.recipe, "--weights", args.weights, *(["--resume"] if args.resume else [])]  # fmt: skip
     words += ["--features", str(args.features)] if args.features else []
     words += [word for teacher in args.teacher for word in ("--teacher", str(teacher))]
+    words += ["--carry-head", *filter(None, [args.carry_head])] if args.carry_head is not None else []
     words += [word for setting in args.settings for word in ("--set", setting)]
     code = launch([sys.executable, "-m", "family.cli", *words], args.ranks, args.out / "logs")
     if code == UserError.exit_code:
@@ -238,7 +252,7 @@ def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: Wo
 
     from distributed.devices import use_devices
     from family.models.builders import build_variant
-    from family.models.weights import load_trunk
+    from family.models.weights import load_head, load_trunk
     from family.training.runs import save_run
     from family.training.teaching import make_teacher
     from family.training.trainer import Job, train_phases
@@ -259,6 +273,9 @@ def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: Wo
     tf_keras.mixed_precision.set_global_policy(recipe.precision)
     model = build_variant(args.variant, len(train.ontology.leaves), recipe.resolution_px, recipe.dropout, recipe.drop_connect)
     loaded = load_trunk(model, args.weights) if args.weights != NONE else None
+    if plan := _plan_head(args, dataset):
+        load_head(model, args.weights, plan)
+        loaded["head"] = plan.counts
     if world.is_first:
         _say_beginning(args, recipe, world, train, loaded)
     how = Preprocessing(recipe.resolution_px, recipe.aspect)
@@ -288,6 +305,9 @@ def _say_beginning(args, recipe: Recipe, world: World, train, loaded: dict | Non
     if loaded:
         print(f"trunk: {loaded['loaded']} arrays loaded, {len(loaded['missing'])} layers missing, "
               f"{len(loaded['mismatched'])} of another shape, {len(loaded['skipped'])} of the file's not wanted", flush=True)  # fmt: skip
+    if loaded and "head" in loaded:
+        *there, dropped = (f"{n} {kind}" for kind, n in loaded["head"].items())
+        print(f"head: of {len(train.ontology.leaves)} categories {', '.join(there)}; of the run's {dropped}", flush=True)
 
 
 def _card(args, dataset, recipe, world, devices, train, how, loaded, phases, model) -> dict:
