@@ -47,6 +47,8 @@ class Recipe:
     plateau_min_gain: float = 0.001
     crop_min_area: float = 0.5  # of random training crops; 1: none
     flip: bool = True
+    progressive_from_px: int = 0  # resolution and strength of the second phase's first stage grow from here; 0: the same in all epochs
+    progressive_stages: int = 4
     augment: str = "none"  # trivial (one operation of any strength) or rand (augment_n of one strength), in the second phase
     augment_n: int = 2
     augment_magnitude: float = 0.3  # 0..1, of `rand`
@@ -135,7 +137,15 @@ def _check_ranges(recipe: Recipe) -> None:
     shares = ("label_smoothing", "class_balance", "dropout", "drop_connect", "ema_decay", "batchnorm_momentum")
     wrong = [key for key, value in vars(recipe).items() if isinstance(value, float) and not math.isfinite(value)]
     wrong += [key for key in shares if not 0 <= getattr(recipe, key) < 1]
-    not_below_1 = ("batch_size", "plateau_patience", "accumulate", "checkpoints_kept", "plateau_rate_epochs", "feature_views")
+    not_below_1 = (
+        "batch_size",
+        "plateau_patience",
+        "accumulate",
+        "checkpoints_kept",
+        "plateau_rate_epochs",
+        "feature_views",
+        "progressive_stages",
+    )
     wrong += [key for key in not_below_1 if getattr(recipe, key) < 1]
     not_below_0 = ("head_epochs", "finetune_epochs", "max_updates", "seed", "warmup_epochs", "weight_decay", "val_patience")
     not_below_0 += ("plateau_min_gain", "checkpoint_interval_s", "logit_adjustment", "tree_weight", "unfreeze_epochs")
@@ -148,6 +158,8 @@ def _check_ranges(recipe: Recipe) -> None:
     wrong += ["distill_temperature"] if not 0.1 <= recipe.distill_temperature <= 100 else []
     wrong += ["crop_min_area"] if not 0 < recipe.crop_min_area <= 1 else []
     wrong += ["resolution_px"] if recipe.resolution_px and not 32 <= recipe.resolution_px <= 1024 else []
+    if recipe.progressive_from_px and not 32 <= recipe.progressive_from_px <= (recipe.resolution_px or 1024):
+        wrong.append("progressive_from_px")
     if wrong:
         raise UserError(f"recipe: {', '.join(f'{key} = {getattr(recipe, key)!r}' for key in dict.fromkeys(wrong))} is out of range")
     recipe.augmentation  # noqa: B018  it checks its own fields

@@ -62,6 +62,14 @@ def logits_of(model: tf_keras.Model) -> tf_keras.Model:
     return tf_keras.Model(model.input, model.get_layer("logits").output, name="logits")
 
 
+def at_resolution(model: tf_keras.Model, px: int) -> tf_keras.Model:
+    """Return a model for images of px x px, sharing the layers."""
+    if model.input.shape[1] == px:
+        return model
+    image = layers.Input((px, px, *model.input.shape[3:]))
+    return tf_keras.Model(image, _rebuild(model, image, lambda layer: layer), name=f"{model.name}_{px}")
+
+
 def library_trunk(row: Variant, px: int, weights: str | None = None) -> tf_keras.Model:
     """Return a library's own trunk; `weights` other than None makes the library download them."""
     module, _, function = row.builder.partition(":")
@@ -76,7 +84,7 @@ def _rebuild(base: tf_keras.Model, start, replace: Callable) -> tf.Tensor:
     for layer in base.layers:
         if isinstance(layer, layers.InputLayer):
             continue
-        (node,) = layer.inbound_nodes
+        node = layer.inbound_nodes[0]  # the first use; shared layers have more
         inputs = tf.nest.map_structure(lambda tensor: made[id(tensor)], node.input_tensors)
         made[id(layer.output)] = replace(layer)(inputs)
     return made[id(base.outputs[0])]

@@ -3,7 +3,8 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from family.data.images import Preprocessing
 from family.data.order import epoch_slices, expected_draws, n_updates, rank_slice
 from family.data.pipeline import at_least_one_row, plain_batches, targets, training_batches
 from family.errors import Failure
-from family.models.builders import head_of, logits_of, trunk_of
+from family.models.builders import at_resolution, head_of, logits_of, trunk_of
 from family.progress import progress
 from family.recipe import Recipe
 from family.training.features import Extraction, compute_features
@@ -26,6 +27,7 @@ from family.training.losses import make_loss
 from family.training.optimizers import Optimizer
 from family.training.rates import learning_rate, lowered
 from family.training.saving import Position, Saver, assign
+from family.training.stages import in_epoch
 from family.training.update import make_update
 
 _STEPS_TOLD = 100  # the first ones are all in metrics.jsonl, later every so many
@@ -118,7 +120,8 @@ def _finetune_phase(job: Job, has_trunk: bool, saver: Saver) -> Phase:
             saver.statistics += [] if frozen else [layer.moving_mean, layer.moving_variance]
 
     def batches(slices, epoch):
-        return training_batches(job.train, slices, job.how, recipe, epoch)
+        seen = in_epoch(recipe, epoch)
+        return training_batches(job.train, slices, replace(job.how, resolution_px=seen.resolution_px), seen, epoch)
 
     model = logits_of(job.model)
     return Phase("finetune", model, model.trainable_variables, batches, recipe.finetune_epochs, recipe.finetune_rate, recipe.schedule,
@@ -130,7 +133,7 @@ class Learner:
     """What a phase learns with."""
 
     optimizer: Optimizer
-    update: Callable
+    update_in: Callable[[int], Callable]  # epoch -> update
     updates_an_epoch: int
     n_updates: int  # of the whole phase
 
@@ -182,8 +185,20 @@ def _start_learner(job: Job, phase: Phase, arrays: dict) -> Learner:
     updates_an_epoch = n_updates(len(job.train), recipe.batch_size)
     planned = phase.epochs * updates_an_epoch
     loss = make_loss(recipe, job.train.ontology, job.train.labels)
-    update = make_update(phase.model, phase.variables, optimizer, job.world, recipe, loss, phase.teacher)
-    return Learner(optimizer, update, updates_an_epoch, min(planned, recipe.max_updates or planned))
+
+    @cache
+    def update_at(px: int, dropout: float) -> Callable:
+        model = at_resolution(phase.model, px) if px else phase.model
+        return make_update(model, phase.variables, optimizer, job.world, recipe, loss, phase.teacher)
+
+    def update_in(epoch: int) -> Callable:
+        if phase.name == "head":
+            return update_at(0, recipe.dropout)
+        seen = in_epoch(recipe, epoch)
+        phase.model.get_layer("head_dropout").rate = seen.dropout  # which the update's first call, in this epoch, traces
+        return update_at(seen.resolution_px, seen.dropout)
+
+    return Learner(optimizer, update_in, updates_an_epoch, min(planned, recipe.max_updates or planned))
 
 
 def _run_epoch(job: Job, phase: Phase, learner: Learner, position: Position, saver: Saver) -> dict:
@@ -197,6 +212,7 @@ def _run_epoch(job: Job, phase: Phase, learner: Learner, position: Position, sav
     what = f"{phase.name} epoch {position.epoch + 1}/{phase.epochs}"
     if not world.is_first:  # the first rank tells of the whole world, the others their own logs of themselves
         print(f"rank {world.rank}: {what}, from step {position.step}, {sum(len(own) for own, *_ in slices)} rows", flush=True)
+    update = learner.update_in(position.epoch)
     for inputs, labels, weights, start, total in progress(
         phase.batches(slices, position.epoch), what, len(slices), "updates", world.is_first
     ):
@@ -206,7 +222,7 @@ def _run_epoch(job: Job, phase: Phase, learner: Learner, position: Position, sav
         rate = learning_rate(done, learner.n_updates, peak, recipe.batch_size, warmup, phase.schedule)
         learner.optimizer.set_rate(rate, epochs)
         step, wants = tf.constant(position.step, tf.int32), tf.constant(saver.wants(), tf.float32)
-        told = learner.update(inputs, labels, weights, step, tf.constant(start), tf.constant(total), wants).numpy().tolist()
+        told = update(inputs, labels, weights, step, tf.constant(start), tf.constant(total), wants).numpy().tolist()
         position.update += 1
         position.step += 1
         check_finite(told[0], told[-1], phase.name, position, rate)
