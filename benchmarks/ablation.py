@@ -182,9 +182,10 @@ def table(summary: dict) -> str:
     for n, (arm, found) in enumerate(summary.items()):
         cells = []
         for figure in figures:
-            one, scale = found[figure], 1 if figure == "epochs" or figure.startswith("severity") else 100
-            change = f" ({one['difference'] * scale:+.2f}" + ("" if one["shown"] else ", not shown") + ")" if n else ""
-            cells.append(f"{one['mean'] * scale:.2f}{change}")
+            one = found[figure]
+            scale, digits = (1, 1) if figure == "epochs" else (1, 3) if figure.startswith("severity") else (100, 2)
+            change = f" ({one['difference'] * scale:+.{digits}f}" + ("" if one["shown"] else ", not shown") + ")" if n else ""
+            cells.append(f"{one['mean'] * scale:.{digits}f}{change}")
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -1,5 +1,8 @@
 """Figures of ablations, against hand-made and brute-force ones; and the severity of mistakes."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -61,3 +64,10 @@ def test_quantiles_of_t_agree_with_scipy():
     for df in range(1, 11):
         assert t_975(df) == pytest.approx(stats.t.ppf(0.975, df), abs=1e-3)
     assert t_975(30) > stats.t.ppf(0.975, 30)
+
+
+@pytest.mark.parametrize("what", ["tail", "tree"])
+def test_the_page_holds_the_table_of_the_checked_in_result(what):
+    root = Path(__file__).parent.parent
+    result = json.loads((root / "benchmarks" / "results" / f"ablation-{what}.json").read_text(encoding="utf-8"))
+    assert f"<!-- {what} -->\n\n{table(result['summary'])}\n" in (root / "family" / "README.md").read_text(encoding="utf-8")
