@@ -1,21 +1,32 @@
-"""`family evaluate`: accuracy of a run or a bundle at every level of the tree, on the rows of a split."""
+"""`family evaluate`: accuracy of a run, a bundle or a chain at every level of the tree, on the rows of a split."""
 
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from export.opening import Model, add_settings, open_model
-from family.data.dataset import Dataset, open_dataset
+import numpy as np
+
+from export.chain import Chain, open_any
+from export.opening import Model, add_settings
+from family.data.dataset import Dataset, Rows, open_dataset
+from family.data.reading import read_sizes
 from family.evaluation.metrics import measure
-from family.evaluation.predictions import predict_rows, write_predictions
+from family.evaluation.predictions import gather_answers, predict_rows, write_predictions
+from family.evaluation.verticals import Comparison, to_table
 from family.outputs import is_done, read_json, whole_folder, write_json
+from family.progress import progress
+
+BATCH_SIZE = 32
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, metavar="RUN|BUNDLE")
+    parser.add_argument("model", type=Path, metavar="RUN|BUNDLE|CHAIN.toml")
     parser.add_argument("dataset", type=Path, metavar="DATASET")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets metrics.json and predictions.parquet")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="gets metrics.json and predictions.parquet; of a chain also verticals.json"
+    )
     parser.add_argument("--split", default="test", help="train, val or test (default test)")
     parser.add_argument("--json", action="store_true", help="print the metrics as one JSON object")
     parser.add_argument("--fresh", action="store_true", help="move a DIR that is there aside")
@@ -24,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     dataset = open_dataset(args.dataset)
-    model = open_model(args.model, args.scheme, args.provider, args.threads)
+    model = open_any(args.model, args.scheme, args.provider, args.threads)
     # Not the provider and not the threads: the answers don't depend on them.
     made_of = {
         "command": "evaluate",
@@ -38,16 +49,29 @@ def run(args: argparse.Namespace) -> int:
         metrics = read_json(args.out / "metrics.json")
     else:
         with whole_folder(args.out, made_of) as folder:
-            metrics = evaluate(model, dataset, args.split, folder / "predictions.parquet")
+            if isinstance(model, Chain):
+                metrics, verticals = evaluate_chain(model, dataset, args.split, folder / "predictions.parquet")
+                write_json(folder / "verticals.json", verticals)
+            else:
+                metrics = evaluate(model, dataset, args.split, folder / "predictions.parquet")
             write_json(folder / "metrics.json", metrics)
     if args.json:
         json.dump(metrics, sys.stdout)
         print()
     else:
         print(_table(model.member, args.split, metrics))
-        print(f"next: family export {args.model} --out {args.model}-bundle" if not model.about["scheme"] else
-              f"next: family bench {args.model} --out results.jsonl --data {args.dataset}")  # fmt: skip
+        if isinstance(model, Chain):
+            print(f"\n{to_table(read_json(args.out / 'verticals.json'))}\n")
+        print(_next(model, args))
     return 0
+
+
+def _next(model: Model | Chain, args: argparse.Namespace) -> str:
+    if isinstance(model, Chain):
+        return f"next: family predict {args.model} IMAGE"
+    if not model.about["scheme"]:
+        return f"next: family export {args.model} --out {args.model}-bundle"
+    return f"next: family bench {args.model} --out results.jsonl --data {args.dataset}"
 
 
 def evaluate(model: Model, dataset: Dataset, split: str, predictions: Path | None = None) -> dict:
@@ -61,6 +85,30 @@ def evaluate(model: Model, dataset: Dataset, split: str, predictions: Path | Non
     if predictions:
         write_predictions(predictions, rows, by_image)
     return measure(rows.ontology, by_image, by_listing)
+
+
+def evaluate_chain(chain: Chain, dataset: Dataset, split: str, predictions: Path | None = None) -> tuple[dict, dict]:
+    """Return the metrics of a chain on a split's rows, and the comparison of its ways to answer; each member answers each row once.
+
+    Raises:
+        UserError: the general model's classes are not those of the dataset.
+    """
+    rows = dataset.rows(split, dataset.scope_of(chain.card))
+    comparison = Comparison(rows, chain.parts)
+    by_image, by_listing = gather_answers(_chained(chain, rows, comparison), rows)
+    if predictions:
+        write_predictions(predictions, rows, by_image)
+    members = {name: {"member": model.member, **model.about} for name, model in {"general": chain.general, **chain.submodels}.items()}
+    about = {"dataset": {"name": dataset.about["name"], "digest": dataset.digest, "split": split}, "members": members}
+    return measure(rows.ontology, by_image, by_listing), {**about, "routing_of_chain": chain.routing, **comparison.finish()}
+
+
+def _chained(chain: Chain, rows: Rows, comparison: Comparison) -> Iterator[np.ndarray]:
+    """Yield the chain's probabilities batch by batch, and give those of its members to the comparison."""
+    batches = read_sizes(rows, chain.hows, BATCH_SIZE)
+    for images in progress(batches, "predicting", total=-(-len(rows) // BATCH_SIZE), unit="batches"):
+        subs = {name: chain.predict_vertical(name, images) for name in chain.submodels}
+        yield comparison.add(chain.predict_general(images), subs)[chain.routing]
 
 
 def _table(member: str, split: str, metrics: dict) -> str:

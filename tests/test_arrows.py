@@ -22,6 +22,7 @@ LIGHT = (
     "family.data.importing",
     "family.evaluation.metrics",
     "export.runtime",
+    "export.chain",
     "export.evaluate",
     "export.predict",
     "benchmarks.bench",
