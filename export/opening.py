@@ -10,7 +10,7 @@ import numpy as np
 
 from family.card import member_name, read_card
 from family.data.dataset import Dataset, open_dataset
-from family.data.images import Preprocessing
+from family.data.images import Preprocessing, decode_image
 from family.errors import UserError
 from family.machine import cpu_model
 
@@ -27,6 +27,10 @@ class Model:
     @property
     def how(self) -> Preprocessing:
         return Preprocessing.from_card(self.card["preprocessing"])
+
+    def answer(self, data: bytes) -> np.ndarray:
+        """Return float32 [n_classes] probabilities of one encoded image."""
+        return self.predict(decode_image(data, self.how)[None])[0]
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

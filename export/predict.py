@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from export.bundle import card_ontology
-from export.opening import Model, add_settings, open_model
-from family.data.images import ImageError, decode_image
+from export.chain import Chain, open_any
+from export.opening import Model, add_settings
+from family.data.images import ImageError
 from family.errors import Failure, UserError
 
 MAX_BYTES = 64 * 2**20
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, metavar="RUN|BUNDLE")
+    parser.add_argument("model", type=Path, metavar="RUN|BUNDLE|CHAIN.toml")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     parser.add_argument("--top", type=int, default=5, help="categories an image (default 5)")
     parser.add_argument("--json", action="store_true", help="print a list of objects")
@@ -26,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.top < 1:
         raise UserError(f"--top takes 1 or more; got {args.top}")
-    model = open_model(args.model, args.scheme, args.provider, args.threads)
+    model = open_any(args.model, args.scheme, args.provider, args.threads)
     levels = _levels(model)
     answers, bad = [], []
     for path in args.images:
@@ -54,9 +55,9 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def predict_image(model: Model, levels: list[tuple], data: bytes, n_top: int = 5) -> dict:
+def predict_image(model: Model | Chain, levels: list[tuple], data: bytes, n_top: int = 5) -> dict:
     """Return the contract's object for one encoded image, without its name."""
-    probabilities = model.predict(decode_image(data, model.how)[None])[0]
+    probabilities = model.answer(data)
     best = np.argsort(-probabilities, kind="stable")[:n_top]
     classes, paths = model.card["classes"], model.card["paths"]
     top = [{"category_id": classes[k], "path": paths[k], "probability": float(probabilities[k])} for k in best]
@@ -68,7 +69,7 @@ def predict_image(model: Model, levels: list[tuple], data: bytes, n_top: int = 5
     return {**top[0], "levels": nodes, "top": top}
 
 
-def _levels(model: Model) -> list[tuple]:
+def _levels(model: Model | Chain) -> list[tuple]:
     """Return (ids, paths, node of each leaf) of every level."""
     ontology = card_ontology(model.card)
     found = [ontology.level(level) for level in range(1, ontology.depth + 1)]

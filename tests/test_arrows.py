@@ -27,6 +27,7 @@ LIGHT = (
     "family.training.command",
     "export.command",
     "export.runtime",
+    "export.chain",
     "export.evaluate",
     "export.predict",
     "benchmarks.bench",

@@ -1,15 +1,18 @@
 """Answers on rows: streamed, in the order of the rows, the same for any batch, and by listing."""
 
+from unittest import mock
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from family.data import images
 from family.data.dataset import Rows
 from family.data.images import ImageError, Preprocessing
 from family.data.ontology import from_leaves
-from family.data.reading import map_ahead, read_batches
+from family.data.reading import map_ahead, read_batches, read_sizes
 from family.evaluation.predictions import predict_rows, write_predictions
 
 HOW = Preprocessing(32)
@@ -85,6 +88,15 @@ def test_batches_are_the_rows_in_order(rows):
     batches = list(read_batches(rows, HOW, 4))
     assert [len(batch) for batch in batches] == [4, 4, 3]
     assert np.concatenate(batches)[:, 0, 0, 0].tolist() == list(range(11))
+
+
+def test_an_image_is_decoded_once_for_all_sizes(rows):
+    hows = (HOW, Preprocessing(48, "pad"), Preprocessing(32), Preprocessing(32, "crop"))
+    with mock.patch.object(images, "decode_rgb", wraps=images.decode_rgb) as decode:
+        batches = list(read_sizes(rows, hows, 4))
+    assert decode.call_count == 11 and [set(batch) for batch in batches] == [set(hows)] * 3
+    for how in set(hows):
+        assert np.array_equal(np.concatenate([batch[how] for batch in batches]), np.concatenate(list(read_batches(rows, how, 5))))
 
 
 def test_reading_ahead_is_in_order_and_bounded():

@@ -1,6 +1,7 @@
 """The one decode-and-resize: encoded bytes in, uint8 RGB of the model's size out. No TensorFlow."""
 
 import io
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -84,6 +85,12 @@ def decode_image(data: bytes, how: Preprocessing, box: tuple[float, float, float
         box: (left, top, right, bottom) in 0..1 of the upright image, cut out before resizing (training crops).
     """
     return resize(decode_rgb(data), how, box)
+
+
+def decode_sizes(data: bytes, hows: Iterable[Preprocessing]) -> dict[Preprocessing, np.ndarray]:
+    """Decode once and resize for each of several models: uint8 [px, px, 3] RGB by how it was resized."""
+    image = decode_rgb(data)
+    return {how: resize(image, how) for how in dict.fromkeys(hows)}
 
 
 def resize(image: Image.Image, how: Preprocessing, box: tuple[float, float, float, float] | None = None) -> np.ndarray:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from family.data.dataset import Rows
-from family.data.images import ImageError, Preprocessing, decode_image
+from family.data.images import ImageError, Preprocessing, decode_sizes
 
 
 def map_ahead(function: Callable, items: Iterable, ahead: int = 64) -> Iterator:
@@ -25,18 +25,27 @@ def map_ahead(function: Callable, items: Iterable, ahead: int = 64) -> Iterator:
 
 def read_batches(rows: Rows, how: Preprocessing, batch_size: int) -> Iterator[np.ndarray]:
     """Yield uint8 [<= batch_size, px, px, 3] of all rows in their order."""
+    return (batch[how] for batch in read_sizes(rows, (how,), batch_size))
 
-    def read(row: int) -> np.ndarray:
+
+def read_sizes(rows: Rows, hows: Iterable[Preprocessing], batch_size: int) -> Iterator[dict[Preprocessing, np.ndarray]]:
+    """Yield uint8 [<= batch_size, px, px, 3] of all rows in their order for each way to resize; an image is decoded once."""
+
+    def read(row: int) -> dict[Preprocessing, np.ndarray]:
         try:
-            return decode_image(rows.read(row), how)
+            return decode_sizes(rows.read(row), hows)
         except ImageError as error:
             raise ImageError(f"{rows.images[row]}: {error}") from error
 
     batch = []
-    for image in map_ahead(read, range(len(rows)), ahead=2 * batch_size):
-        batch.append(image)
+    for images in map_ahead(read, range(len(rows)), ahead=2 * batch_size):
+        batch.append(images)
         if len(batch) == batch_size:
-            yield np.stack(batch)
+            yield _stack(batch)
             batch = []
     if batch:
-        yield np.stack(batch)
+        yield _stack(batch)
+
+
+def _stack(batch: list[dict[Preprocessing, np.ndarray]]) -> dict[Preprocessing, np.ndarray]:
+    return {how: np.stack([images[how] for images in batch]) for how in batch[0]}

@@ -15,18 +15,31 @@ def measure(ontology: Ontology, by_image: Answers, by_listing: Answers) -> dict:
 
 
 def _measure(ontology: Ontology, answers: Answers) -> dict:
-    hits = answers.top == answers.labels[:, None]
     metrics = {"n": len(answers.labels)}
-    for k in (1, 3, 5):
-        metrics[f"top{k}"] = micro_macro(hits[:, :k].any(axis=1), answers.labels)
-    metrics["levels"] = {}
-    for level in range(1, ontology.depth + 1):
-        ids, node_of = ontology.level(level)
-        truth = node_of[answers.labels]
-        collapsed = node_of[answers.top[:, 0]] == truth
-        summed = answers.nodes[:, level - 1] == truth
-        metrics["levels"][str(level)] = {"nodes": len(ids), **micro_macro(collapsed, truth), "summed": micro_macro(summed, truth)}
+    for path, (hits, groups) in find_hits(ontology, answers).items():
+        put(metrics, path, micro_macro(hits, groups))
+    for level, found in metrics["levels"].items():
+        found["nodes"] = len(ontology.level(int(level))[0])
     return metrics
+
+
+def find_hits(ontology: Ontology, answers: Answers) -> dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]]:
+    """Return for each metric, by its path in the metrics, which rows are right, bool [n], and their true categories, int [n]."""
+    hits = answers.top == answers.labels[:, None]
+    found = {(f"top{k}",): (hits[:, :k].any(axis=1), answers.labels) for k in (1, 3, 5)}
+    for level in range(1, ontology.depth + 1):
+        _, node_of = ontology.level(level)
+        truth = node_of[answers.labels]
+        found["levels", str(level)] = node_of[answers.top[:, 0]] == truth, truth
+        found["levels", str(level), "summed"] = answers.nodes[:, level - 1] == truth, truth
+    return found
+
+
+def put(metrics: dict, path: tuple[str, ...], values: dict) -> None:
+    """Add values to the metrics at a path."""
+    for key in path:
+        metrics = metrics.setdefault(key, {})
+    metrics |= values
 
 
 def micro_macro(hits: np.ndarray, groups: np.ndarray) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Answers of a model on rows, streamed: the best five leaves and the best node of each level, by image and by listing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,16 +34,21 @@ def predict_rows(function: Callable, rows: Rows, how: Preprocessing, batch_size:
     Returns:
         The answers by image, in the order of the rows, and by listing, where the mean of a listing's images answers.
     """
-    levels = _level_maps(rows.ontology)
-    by_image, by_listing = [], []
     n_batches = -(-len(rows) // batch_size)
     batches = progress(read_batches(rows, how, batch_size), "predicting", total=n_batches, unit="batches")
-    probabilities = (p for images in batches for p in np.asarray(function(images)))
+    return gather_answers((np.asarray(function(images)) for images in batches), rows)
+
+
+def gather_answers(batches: Iterable[np.ndarray], rows: Rows) -> tuple[Answers, Answers]:
+    """Return the answers by image and by listing of batches of probabilities [<= batch size, n_classes] of all rows in their order."""
+    levels = level_maps(rows.ontology)
+    by_image, by_listing = [], []
+    probabilities = (p for batch in batches for p in batch)
     for first, listing in _by_listing(probabilities, rows.listing_ids):
         labels = rows.labels[first : first + len(listing)]
-        by_image.append(_summarize(listing, labels, levels))
-        by_listing.append(_summarize(listing.mean(axis=0, keepdims=True), labels[:1], levels))
-    return _concatenate(by_image), _concatenate(by_listing)
+        by_image.append(summarize(listing, labels, levels))
+        by_listing.append(summarize(listing.mean(axis=0, keepdims=True), labels[:1], levels))
+    return concatenate(by_image), concatenate(by_listing)
 
 
 def _by_listing(probabilities: Iterator[np.ndarray], listing_ids: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -58,13 +63,14 @@ def _by_listing(probabilities: Iterator[np.ndarray], listing_ids: np.ndarray) ->
         yield first, np.stack(gathered)
 
 
-def _level_maps(ontology: Ontology) -> list[tuple[np.ndarray, int]]:
+def level_maps(ontology: Ontology) -> list[tuple[np.ndarray, int]]:
     """Return for each level (node of each leaf, number of nodes)."""
     maps = [ontology.level(level) for level in range(1, ontology.depth + 1)]
     return [(node_of, len(ids)) for ids, node_of in maps]
 
 
-def _summarize(probabilities: np.ndarray, labels: np.ndarray, levels: list) -> Answers:
+def summarize(probabilities: np.ndarray, labels: np.ndarray, levels: list) -> Answers:
+    """Keep of probabilities [n, n_classes] what is kept; `levels` are those of `level_maps`."""
     k = min(N_TOP, probabilities.shape[1])
     top = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
     nodes = np.empty((len(labels), len(levels)), np.int32)
@@ -76,7 +82,8 @@ def _summarize(probabilities: np.ndarray, labels: np.ndarray, levels: list) -> A
     return Answers(labels, top.astype(np.int32), np.take_along_axis(probabilities, top, 1).astype(np.float32), nodes, node_probabilities)
 
 
-def _concatenate(parts: list[Answers]) -> Answers:
+def concatenate(parts: list[Answers]) -> Answers:
+    """Join the answers of consecutive rows."""
     return Answers(*(np.concatenate([getattr(part, name) for part in parts]) for name in Answers.__dataclass_fields__))
 
 
