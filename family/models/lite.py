@@ -12,6 +12,7 @@ from tf_keras import layers
 
 # (kernel, repeats, filters, expansion, stride) of EfficientNet-B0's seven stages.
 _STAGES = ((3, 1, 16, 1, 1), (3, 2, 24, 6, 2), (5, 2, 40, 6, 2), (3, 3, 80, 6, 2), (5, 3, 112, 6, 1), (5, 4, 192, 6, 2), (3, 1, 320, 6, 1))
+_DROP_CONNECT = 0.2
 _KERNEL = {"class_name": "VarianceScaling", "config": {"scale": 2.0, "mode": "fan_out", "distribution": "truncated_normal"}}
 
 
@@ -25,10 +26,13 @@ def _trunk(width: float, depth: float, include_top: bool, weights: None, input_s
         raise ValueError("the Lite trunks are built without head and without weights")
     image = layers.Input(input_shape)
     x = _conv(image, 32, 3, "stem", stride=2)
-    for stage, (kernel, repeats, filters, expansion, stride) in enumerate(_STAGES, 1):
-        is_scaled = 1 < stage < len(_STAGES)
-        for k in range(math.ceil(repeats * depth) if is_scaled else repeats):
-            x = _block(x, f"block{stage}{chr(ord('a') + k)}", kernel, _round_filters(filters * width), expansion, stride if k == 0 else 1)
+    repeats = [stage[1] if stage in (_STAGES[0], _STAGES[-1]) else math.ceil(stage[1] * depth) for stage in _STAGES]
+    done = 0
+    for stage, (kernel, _, filters, expansion, stride) in enumerate(_STAGES):
+        for k in range(repeats[stage]):
+            name, drop_rate = f"block{stage + 1}{chr(ord('a') + k)}", _DROP_CONNECT * done / sum(repeats)
+            x = _block(x, name, kernel, _round_filters(filters * width), expansion, stride if k == 0 else 1, drop_rate)
+            done += 1
     return tf_keras.Model(image, _conv(x, 1280, 1, "top"))
 
 
@@ -52,7 +56,7 @@ def _conv(x, filters: int, kernel: int, name: str, stride: int = 1, activate: bo
     return layers.ReLU(6.0, name=f"{name}_activation")(x) if activate else x
 
 
-def _block(inputs, name: str, kernel: int, filters: int, expansion: int, stride: int):
+def _block(inputs, name: str, kernel: int, filters: int, expansion: int, stride: int, drop_rate: float):
     """Return an inverted bottleneck: expand, depthwise, project, and the shortcut where shapes agree."""
     x = inputs
     if expansion > 1:
@@ -63,5 +67,5 @@ def _block(inputs, name: str, kernel: int, filters: int, expansion: int, stride:
     x = _conv(x, filters, 1, f"{name}_project", activate=False)
     if stride > 1 or inputs.shape[-1] != filters:
         return x
-    x = layers.Dropout(0.2, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(x)  # `build_variant` sets each block's rate
+    x = layers.Dropout(drop_rate, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(x)
     return layers.Add(name=f"{name}_add")([x, inputs])
