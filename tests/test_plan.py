@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from trainings import children_of, kill_all
 
+from family.chains import read_chain
 from family.data.scopes import verticals
 from family.errors import UserError
-from family.plan.members import Member, needs_file, read_members, tables
-from family.plan.produce import plan
+from family.plan.members import Member, chains_of, needs_file, read_members, tables
+from family.plan.produce import plan, write_chains
 from family.plan.steps import Step, run_steps
 
 
@@ -200,3 +201,25 @@ def test_a_plan_that_is_killed_takes_its_processes_along(tmp_path):
     finally:
         process.kill()
         process.wait()
+
+
+def test_the_verticals_of_a_general_member_make_a_chain_unless_they_share_a_leaf():
+    members = [Member("b0"), *(Member("b0", scope=scope, start_from="b0-general") for scope in ("animals", "transport")), Member("lite0")]
+    leaves = {"animals": ["cat", "dog"], "transport": ["van"]}
+    (chain,) = chains_of(members, leaves.__getitem__)
+    assert (chain.name, list(chain.verticals)) == ("chain-b0-general", ["animals", "transport"])
+    assert chains_of(members, lambda scope: ["cat"]) == []
+    *_, evaluated, bench, report = plan(Path("d"), Path("o"), members, [chain])
+    assert evaluated.words == ("evaluate", "o/chains/b0-general.toml", "d", "--out", "o/evaluations/chain-b0-general")
+    assert evaluated.needs == tuple(Path(f"o/bundles/b0-{scope}/card.json") for scope in ("general", "animals", "transport"))
+    assert (bench.stage, report.stage) == ("bench", "report")
+
+
+def test_chain_files_name_the_bundles_relative_to_themselves(tmp_path):
+    members = [Member("b0"), Member("b0", scope="animals", start_from="b0-general")]
+    for name in ("b0-general", "b0-animals"):
+        (tmp_path / "bundles" / name).mkdir(parents=True)
+    write_chains(tmp_path, chains_of(members, lambda scope: [scope]))
+    told = read_chain(tmp_path / "chains" / "b0-general.toml")
+    assert told.general.resolve() == tmp_path / "bundles" / "b0-general" and told.routing == "hard"
+    assert {name: path.resolve() for name, path in told.verticals.items()} == {"animals": tmp_path / "bundles" / "b0-animals"}

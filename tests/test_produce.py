@@ -23,7 +23,7 @@ from family.data.dataset import open_dataset
 from family.models.variants import variant
 from family.plan import cluster, steps
 from family.plan.estimate import Clock, count_rows, room_bytes, span, with_times, work_of
-from family.plan.members import Member, read_members
+from family.plan.members import Member, chains_of, read_members
 from family.plan.produce import plan
 from slurm import submit
 
@@ -66,9 +66,10 @@ def test_count_hours_and_disk_are_said_before_anything_is_done(place, tmp_path, 
     assert produce(place, "--out", out, "--members", place / "tiny.toml", "--dry-run") == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "2 members: lite0-general, lite0-animals"
-    assert said[1] == "8 steps: 2 train, 2 export, 2 evaluate, 1 bench, 1 report; 0 are done"
+    assert said[1] == "9 steps: 2 train, 2 export, 3 evaluate, 1 bench, 1 report; 0 are done"
     assert "about" in said[2] and "rough: from one measured machine" in said[2] and "of disk at most" in said[3]
-    assert said[4:] == [str(step) for step in plan(place / "dataset", out, read_members(str(place / "tiny.toml")))]
+    members = read_members(str(place / "tiny.toml"))
+    assert said[4:] == [str(step) for step in plan(place / "dataset", out, members, chains_of(members, lambda scope: [scope]))]
     assert not out.exists()
 
 
@@ -165,7 +166,7 @@ def left_alone(place) -> Path:
         [sys.executable, "-m", "family.cli", *map(str, tiny(place, out))], capture_output=True, text=True, env=ENVIRONMENT, timeout=500
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    for line in ("[1 of 8, member 1 of 2, ", "[2 of 8, member 2 of 2, ", "[7 of 8, ", "[8 of 8, "):
+    for line in ("[1 of 9, member 1 of 2, ", "[2 of 9, member 2 of 2, ", "[7 of 9, ", "[9 of 9, "):
         assert line in done.stdout
     assert done.stdout.splitlines()[-1] == str(out / "report" / "report.html")
     return out
@@ -217,7 +218,7 @@ def test_what_is_done_is_passed_over_without_a_process(place, left_alone, capsys
     monkeypatch.setattr(steps.subprocess, "Popen", refuse)
     before = set(sys.modules)
     assert cli.main(list(map(str, tiny(place, left_alone)))) == 0
-    assert "; 8 are done" in capsys.readouterr().out
+    assert "; 9 are done" in capsys.readouterr().out
     assert "tensorflow" not in sys.modules.keys() - before
 
 

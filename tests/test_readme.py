@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 import re
 import shlex
 from pathlib import Path
@@ -12,6 +13,7 @@ from benchmarks.measurements import read_rows
 from benchmarks.readme import BEGIN, END, render, splice
 from family.cli import COMMANDS
 from family.errors import UserError
+from family.evaluation.verticals import to_table
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,3 +42,10 @@ def test_every_command_of_the_readme_exists_with_its_options():
         parser = argparse.ArgumentParser(exit_on_error=False)
         importlib.import_module(COMMANDS[name][0]).arguments(parser)
         parser.parse_args(words[len(name.split()) :])
+
+
+def test_the_table_of_verticals_is_that_of_the_checked_in_result():
+    path = ROOT / "benchmarks" / "results" / "verticals-caltech101.json"
+    lines = to_table(json.loads(path.read_text(encoding="utf-8"))).splitlines()
+    pooled = next(k for k, line in enumerate(lines) if line.startswith("| pooled"))
+    assert "\n".join([*lines[:2], *lines[pooled:]]) in TEXT

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from family.errors import Failure
 from family.outputs import is_done, write_json
-from family.plan.members import read_members
-from family.plan.produce import plan
+from family.plan.members import chains_of, read_members
+from family.plan.produce import plan, write_chains
 from family.plan.steps import Step, run_steps
 
 N_LISTINGS, N_CATEGORIES, SEED = 1200, 40, 0
@@ -40,7 +40,10 @@ def _make(out: Path, made_of: dict) -> None:
     write_json(out / "made_of.json", made_of)
     dataset = out / "dataset"
     words = ("data", "synth", str(dataset), "--listings", str(N_LISTINGS), "--categories", str(N_CATEGORIES), "--seed", str(SEED))
-    steps = [Step(words), *plan(dataset, out, read_members("demo"))]
+    members = read_members("demo")
+    chains = chains_of(members, lambda scope: {scope})  # the verticals that ship have no leaf in common
+    write_chains(out, chains)
+    steps = [Step(words), *plan(dataset, out, members, chains)]
     failed = run_steps(steps)
     if failed:
         raise Failure("the demo is not complete:\n  " + "\n  ".join(failed))

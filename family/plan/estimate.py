@@ -114,6 +114,7 @@ def with_times(steps: list[Step], members: list[Member], works: list[Work]) -> l
     """Return the steps with the seconds that each is expected to take on this machine."""
     schemes = [len(member.schemes.split(",")) for member in members]
     of_all = {"bench": sum(work.bench_s(n) for work, n in zip(works, schemes, strict=True)), "report": 3.0}
+    of_all["evaluate"] = sum(work.evaluate_s() for work in works)  # of a chain: about as much as its members, which may be all
     of_one: dict[str, Callable[[Work], float]] = {"train": Work.train_s, "export": Work.export_s, "evaluate": Work.evaluate_s}
     times = [of_one[step.stage](works[step.member - 1]) if step.member else of_all[step.stage] for step in steps]
     return [replace(step, expected_s=s) for step, s in zip(steps, times, strict=True)]

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -41,6 +42,33 @@ class Member:
 
 _OF_A_MEMBER = tuple(field.name for field in fields(Member))
 _OF_A_MATRIX = ("variants", "scopes", *(name for name in _OF_A_MEMBER if name not in ("variant", "scope", "start_from")))
+
+
+@dataclass(frozen=True)
+class ChainOf:
+    """A general member and the members of verticals that start from it, which answer as one model."""
+
+    general: Member
+    verticals: dict[str, Member]  # by the name of their scope
+
+    @property
+    def name(self) -> str:
+        return f"chain-{self.general.folder}"
+
+
+def chains_of(members: list[Member], leaves_of: Callable[[str], Iterable[str]]) -> list[ChainOf]:
+    """Return the chains that a table's members make: verticals that share a leaf make none.
+
+    Args:
+        leaves_of: scope -> its leaves.
+    """
+    found = []
+    for general in members:
+        parts = {scope_name(m.scope): m for m in members if m.start_from == general.folder and m.scope != GENERAL}
+        leaves = [leaf for member in parts.values() for leaf in leaves_of(member.scope)]
+        if general.scope == GENERAL and parts and len(set(leaves)) == len(leaves):
+            found.append(ChainOf(general, parts))
+    return found
 
 
 def tables() -> dict[str, Path]:

@@ -9,13 +9,14 @@ from collections import Counter
 from pathlib import Path
 
 from family import cli
+from family.chains import write_chain
 from family.data.dataset import Dataset, open_dataset
 from family.errors import Failure, OtherOutput, UserError, unknown_name
 from family.models.variants import variant
 from family.outputs import locked, move_aside
 from family.plan import cluster
 from family.plan.estimate import LOG, Clock, count_rows, room_bytes, size, span, with_times, work_of
-from family.plan.members import Member, needs_file, published, read_members, tables
+from family.plan.members import ChainOf, Member, chains_of, needs_file, published, read_members, tables
 from family.plan.steps import Step, run_steps, standing
 
 STAGES = ("train", "export", "evaluate", "bench", "report")
@@ -45,7 +46,9 @@ def run(args: argparse.Namespace) -> int:
     if args.fresh and args.out.exists() and not args.dry_run:
         print(f"moved the old {args.out} to {move_aside(args.out)}")
     on_cluster = args.cluster is not None
-    steps = with_times([step for step in plan(args.dataset, args.out, members, not on_cluster) if step.stage in stages], members, works)
+    chains = [] if on_cluster else chains_of(members, lambda scope: dataset.scope(scope).leaves)
+    planned = plan(args.dataset, args.out, members, chains, not on_cluster)
+    steps = with_times([step for step in planned if step.stage in stages], members, works)
     found = [_standing(step) for step in steps]
     left = [step for step, what in zip(steps, found, strict=True) if not what]
     clock = Clock(steps, len(members), args.out / LOG, time.monotonic)
@@ -58,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(map(str, left)))
         return 0
     with locked(args.out):
+        write_chains(args.out, chains)
         failed = run_steps(steps, clock)
     _end(args)
     if failed:
@@ -153,10 +157,11 @@ def _end(args: argparse.Namespace) -> None:
         print((args.out / "report" / "report.html").absolute())
 
 
-def plan(dataset: Path, out: Path, members: list[Member], starts_ranks: bool = True) -> list[Step]:
+def plan(dataset: Path, out: Path, members: list[Member], chains: list[ChainOf] = (), starts_ranks: bool = True) -> list[Step]:
     """Return the steps that make the family: a pure function of its arguments.
 
     Args:
+        chains: to be evaluated too, by the files of `write_chains`.
         starts_ranks: members of several ranks start them; on a cluster the ranks are there.
     """
     done = "card.json"
@@ -178,11 +183,26 @@ def plan(dataset: Path, out: Path, members: list[Member], starts_ranks: bool = T
         bundle = out / "bundles" / member.folder
         words = ["evaluate", bundle, dataset, "--out", out / "evaluations" / member.folder]
         steps.append(_step(words, (bundle / done,), member=k))
+    for chain in chains:
+        words = ["evaluate", _chain_file(out, chain), dataset, "--out", out / "evaluations" / chain.name]
+        steps.append(_step(words, tuple(out / "bundles" / member.folder / done for member in (chain.general, *chain.verticals.values()))))
     results = out / "results.jsonl"
     bundles = {str(out / "bundles" / member.folder): out / "bundles" / member.folder / done for member in members}
     steps.append(_step(["bench", *bundles, "--out", results, "--data", dataset], uses=tuple(bundles.items())))
     steps.append(_step(["report", results, "--out", out / "report"], (results,)))
     return steps
+
+
+def write_chains(out: Path, chains: list[ChainOf]) -> None:
+    """Write the chains' files, which name bundles that need not be there yet."""
+    for chain in chains:
+        verticals = {scope: out / "bundles" / member.folder for scope, member in chain.verticals.items()}
+        (out / "chains").mkdir(parents=True, exist_ok=True)
+        write_chain(_chain_file(out, chain), out / "bundles" / chain.general.folder, verticals)
+
+
+def _chain_file(out: Path, chain: ChainOf) -> Path:
+    return out / "chains" / f"{chain.general.folder}.toml"
 
 
 def _step(words: list, needs: tuple = (), **more) -> Step:
