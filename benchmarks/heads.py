@@ -93,6 +93,7 @@ def train_head(
             optimizer.set_rate(learning_rate(step, recipe.head_epochs * each, recipe.head_rate, recipe.batch_size,
                                              recipe.warmup_epochs * each, "constant"))  # fmt: skip
             place = tf.constant(step), tf.constant(start), tf.constant(total)
+            own = own % n
             told = update(features[own], *targets(labels[own], 1.0), *place, tf.zeros([3]))
             right, step = right + float(told[1]), step + 1
         epoch, accuracy = epoch + 1, right / n

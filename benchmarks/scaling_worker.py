@@ -17,7 +17,7 @@ from pathlib import Path
 from family.outputs import whole_file, write_json
 
 _POLL_S = 0.01
-TAIL_STEPS = 10  # after the timed ones, so that trainers on their own stay under load until the last has ended
+TAIL_STEPS = 10  # whose input is being read while the timed ones run; trainers on their own take them, until the last has ended
 
 
 def main(words: list[str]) -> None:
@@ -64,7 +64,7 @@ def _turns(folder: Path) -> Iterator[tuple[int, int]]:
 
 
 def _take_turn(args: argparse.Namespace, stepper, turn: int, n_steps: int, sum_s: float) -> None:
-    steps = stepper.steps(1 + n_steps + (TAIL_STEPS if stepper.is_alone else 0))
+    steps = stepper.steps(1 + n_steps + TAIL_STEPS)
     next(steps)
     _touch(args.folder / f"armed-{turn}-{args.index}")
     start_s = _read_when_there(args.folder / f"go-{turn}")
@@ -81,7 +81,7 @@ def _take_turn(args: argparse.Namespace, stepper, turn: int, n_steps: int, sum_s
         "system_s": after.ru_stime - before.ru_stime,
         "page_faults": after.ru_minflt - before.ru_minflt,
     })  # fmt: skip
-    for _ in steps:
+    for _ in steps if stepper.is_alone else ():  # ranks would have to stop at one step; their input goes on all the same
         if (args.folder / f"stop-{turn}").exists():
             break
     steps.close()

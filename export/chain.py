@@ -71,6 +71,8 @@ def _answers(model: Model, images: np.ndarray) -> np.ndarray:
     found = np.asarray(model.predict(images))
     if found.shape != (len(images), len(model.card["classes"])):
         raise Failure(f"{model.member} answers {found.shape} for {len(images)} images and {len(model.card['classes'])} classes")
+    if not (np.isfinite(found).all() and (found >= 0).all() and np.allclose(found.sum(1), 1, atol=1e-3)):
+        raise Failure(f"{model.member} answers numbers that are no probabilities of its classes")
     return found
 
 

@@ -3,9 +3,8 @@
 import argparse
 from pathlib import Path
 
+from family.card import SCHEMES
 from family.errors import Failure, UserError, unknown_name
-
-SCHEMES = {"fp32": "as trained, checked against the run to 1e-5", "int8": "static, weights per channel, gated on accuracy"}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

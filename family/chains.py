@@ -16,6 +16,7 @@ ROUTINGS = {
 }
 _KEYS = ("general", "routing", "verticals")
 _MAX_BYTES = 2**20
+RESERVED = ("general", "all", "outside", "pooled")  # beside verticals, in digests and tables
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,15 @@ def read_chain(path: Path) -> ChainFile:
     return ChainFile(general, {name: _folder(path, f"verticals.{name}", value) for name, value in verticals.items()}, routing)
 
 
+def is_name(text: str) -> bool:
+    """Say whether a text can name a vertical in a chain file."""
+    return re.fullmatch(r"[\w.-]+", text) is not None
+
+
 def _check_name(name: str, path: Path) -> None:
-    if not re.fullmatch(r"[\w.-]+", name):
+    if name in RESERVED:
+        raise UserError(f"{path}: {name!r} stands for other rows or models in what is told of a chain; give the vertical another name")
+    if not is_name(name):
         raise UserError(f"{path}: {name!r} is no name of a vertical; letters, digits, '_', '-' and '.' are allowed")
 
 

@@ -16,11 +16,12 @@ MADE_OF = "made_of.json"
 _LOCK = ".lock"
 
 
-def is_done(out: Path, made_of: dict, fresh: bool = False) -> bool:
+def is_done(out: Path, made_of: dict, fresh: bool = False, defaults: dict | None = None) -> bool:
     """Say whether `out` is already the finished output of these inputs; make way for it otherwise.
 
     Args:
         made_of: what the output is a function of; compared as JSON.
+        defaults: what a key stands for that an earlier version, which had no such key, did not write.
         fresh: move an output that is there aside, to `out.old-N`.
 
     Raises:
@@ -34,7 +35,7 @@ def is_done(out: Path, made_of: dict, fresh: bool = False) -> bool:
     there = read_json(out / MADE_OF) if (out / MADE_OF).is_file() else None
     if there is None:
         raise OtherOutput(f"{out} exists and was not made by this command; choose another --out, or --fresh to move it aside")
-    made_of = json.loads(json.dumps(made_of))
+    made_of, there = json.loads(json.dumps(made_of)), {**json.loads(json.dumps(defaults or {})), **there}
     differing = [key for key in sorted(there.keys() | made_of.keys()) if there.get(key) != made_of.get(key)]
     if differing:
         shown = "; ".join(f"{key} was {there.get(key)!r}, now {made_of.get(key)!r}" for key in differing[:4])

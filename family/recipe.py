@@ -49,14 +49,14 @@ class Recipe:
     flip: bool = True
     progressive_from_px: int = 0  # resolution and strength of the second phase's first stage grow from here; 0: the same in all epochs
     progressive_stages: int = 4
-    augment: str = "none"  # trivial (one operation of any strength) or rand (augment_n of one strength), in the second phase
+    augment: str = "none"  # trivial (one operation of any strength) or rand (augment_n of one strength)
     augment_n: int = 2
     augment_magnitude: float = 0.3  # 0..1, of `rand`
     erase: float = 0.0  # the share of images that lose a rectangle
     mixup: float = 0.0  # alpha of images that are mixed of two; 0: none
     cutmix: float = 0.0  # alpha of images that get a rectangle of another; 0: none
     mix_share: float = 1.0  # of images, where mixup or cutmix is on
-    feature_views: int = 1  # of an image in the head phase: as it is evaluated, then cropped and flipped; each costs a pass of the trunk
+    feature_views: int = 1  # of an image in the head phase: as it is evaluated, then augmented, not mixed; each costs a pass of the trunk
     batchnorm: str = "auto"  # train, inference, or auto: inference with a pretrained trunk
     batchnorm_momentum: float = 0.0  # 0: the library's own
     aspect: str = "stretch"

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from family.card import SCHEMES
 from family.data.scopes import verticals
 from family.errors import unknown_name
 from family.models.variants import VARIANTS
@@ -49,11 +50,7 @@ def _scopes() -> list[tuple[str, ...]]:
 
 
 def _schemes() -> list[tuple[str, ...]]:
-    return [
-        ("scheme", "what it is"),
-        ("fp32", "as trained, checked against the run to 1e-5"),
-        ("int8", "static, U8 activations, S8 weights per channel, ranges searched, gated on accuracy"),
-    ]
+    return [("scheme", "what it is"), *SCHEMES.items()]
 
 
 def _members() -> list[tuple[str, ...]]:

@@ -120,3 +120,16 @@ def test_autotune_is_refused_where_bits_are_to_stay(dataset, tmp_path, monkeypat
 
     assert main(["train", str(dataset), "--out", str(tmp_path / "run"), *WORDS]) == 2
     assert not (tmp_path / "run").exists()
+
+
+def test_a_student_learns_the_same_at_two_ranks_and_only_from_one_who_knows_its_categories(dataset, one_rank, tmp_path):
+    words = [*WORDS, "--set", "finetune_epochs=2", "--set", "distill_weight=0.7", "--set", "resolution_px=48", "--teacher", one_rank]
+    family("train", dataset, "--out", tmp_path / "one", *words)
+    family("train", dataset, "--out", tmp_path / "two", *words, "--ranks", 2)
+    assert largest_difference(tmp_path / "one", tmp_path / "two", "with a teacher") < 1e-5
+    family("train", dataset, "--out", tmp_path / "alone", *words[:-2], "--set", "distill_weight=0.0")
+    assert not np.allclose(losses_of(tmp_path / "alone")[:5], losses_of(tmp_path / "one")[:5])
+    vertical = tmp_path / "animals"
+    family("train", dataset, "--out", vertical, *WORDS, "--scope", "animals", "--set", "finetune_epochs=1", "--set", "max_updates=1")
+    done = family("train", dataset, "--out", tmp_path / "refused", *words[:-1], vertical, code=2)
+    assert "does not know" in done.stderr and not (tmp_path / "refused").exists()

@@ -1,6 +1,8 @@
 """Features of a frozen trunk: what is kept of them, and when it is used again."""
 
+import fcntl
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -108,3 +110,24 @@ def test_runs_share_features_at_any_number_of_ranks(dataset, tmp_path):
     assert {file.name: file.stat().st_mtime_ns for file in folder.glob("*.npy")} == parts
     assert json.loads((tmp_path / "two" / "card.json").read_text())["training"]["ranks"] == 1
     assert len(events(tmp_path / "two", "epoch")) == 2 and not (tmp_path / "two" / "features").exists()
+
+
+def test_a_run_waits_for_another_one_at_the_same_features_until_a_signal_comes(dataset, trunk, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(features, "_POLL_S", 0.01)
+    wishes = Wishes()
+    with open(tmp_path / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        threading.Timer(0.3, lambda: setattr(wishes, "come_back", True)).start()
+        assert compute_features(extraction(dataset, trunk, wishes), tmp_path) == (None, False)
+    assert "waiting for another run" in capsys.readouterr().out
+
+
+def test_a_note_of_rows_that_are_gone_is_not_believed(dataset, trunk, tmp_path):
+    of = extraction(dataset, trunk)
+    compute_features(of, tmp_path)
+    (part,) = tmp_path.glob("*.npy")
+    whole = np.load(part).copy()
+    part.unlink()
+    found, complete = compute_features(of, tmp_path)
+    assert complete
+    np.testing.assert_array_equal(found.view(0)[np.arange(len(of.rows))], whole)

@@ -93,3 +93,9 @@ def test_sure_teachers_and_sure_students_give_numbers():
     with tf.GradientTape() as tape:
         found = loss(logits, *targets(LABELS.astype(np.int32), 1.0), sure)
     assert np.isfinite(found).all() and np.isfinite(tape.gradient(found, logits)).all()
+
+
+def test_sampling_leaves_less_to_make_up_for():
+    balanced = losses(sampling_power=0.0, logit_adjustment=1.0)
+    np.testing.assert_allclose(balanced, hits(log_softmax(LOGITS)), rtol=1e-5)
+    np.testing.assert_allclose(losses(sampling_power=0.0, class_balance=0.99), hits(log_softmax(LOGITS)), rtol=1e-5)

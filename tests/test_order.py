@@ -53,7 +53,9 @@ def test_sampling_keeps_the_rows_of_an_epoch_and_takes_each_as_often_as_expected
     draws = expected_draws(labels, power)
     order = epoch_order(len(labels), seed, 3, draws)
     assert len(order) == len(labels) and order.tolist() == epoch_order(len(labels), seed, 3, draws).tolist()
-    times = np.bincount(order, minlength=len(labels))
+    assert len(set(order.tolist())) == len(order), "no two pictures of a row are alike"
+    assert all(pick - len(labels) in set(order.tolist()) for pick in order.tolist() if pick >= len(labels)), "they are counted from 0 on"
+    times = np.bincount(order % len(labels), minlength=len(labels))
     if draws is None:
         assert power == 1 and (times == 1).all()
     else:
@@ -63,7 +65,7 @@ def test_sampling_keeps_the_rows_of_an_epoch_and_takes_each_as_often_as_expected
 def test_the_share_of_a_class_is_a_power_of_its_rows():
     labels = np.repeat([0, 1, 2], [64, 16, 4])
     for power, shares in ((0.0, [1, 1, 1]), (0.5, [8, 4, 2])):
-        epochs = [labels[epoch_order(84, 0, epoch, expected_draws(labels, power))] for epoch in range(200)]
+        epochs = [labels[epoch_order(84, 0, epoch, expected_draws(labels, power)) % 84] for epoch in range(200)]
         found = np.bincount(np.concatenate(epochs)) / (200 * 84)
         np.testing.assert_allclose(found, np.array(shares) / sum(shares), atol=0.01)
     assert len({tuple(epoch.tolist()) for epoch in epochs}) == 200

@@ -14,7 +14,7 @@ from slurm.job import Job, make_job, options
 from slurm.script import sbatch_script
 from slurm.units import parse_memory, parse_time, write_time
 
-FILLED = {"command", "program", "checkout", "working_folder"}
+FILLED = {"command", "commands", "program", "checkout", "working_folder"}
 # What each option is given here, and the line that it makes.
 SHOWN = {
     "name": (["--name", "n"], "#SBATCH --job-name=n"),

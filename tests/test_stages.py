@@ -44,7 +44,7 @@ def test_a_model_at_another_resolution_shares_its_weights():
         assert at_resolution(model, 48).input.shape[1] == 48, "a second time, from the same model"
 
 
-def test_stages_are_the_same_at_two_ranks_and_after_a_resume(tmp_path):
+def test_stages_are_the_same_at_two_ranks(tmp_path):
     data, words = tmp_path / "data", [*EXACT, "--set", "finetune_epochs=4", "--set", "optimizer=sgd", "--set", "progressive_stages=2"]
     words += ["--set", "resolution_px=48", "--set", "progressive_from_px=32", "--set", "mixup=0.4", "--set", "augment=trivial"]
     family("data", "synth", data, "--listings", 40, "--categories", 12)

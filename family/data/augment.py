@@ -217,7 +217,9 @@ def mix(pixels: np.ndarray, other_pixels: np.ndarray, how: Mix) -> tuple[np.ndar
     return mixed, 1 - mixed[box].size / mixed.size
 
 
-def training_view(row: int, n_rows: int, how: Augment, generator_of: Callable, read: Callable) -> tuple[np.ndarray, int, float]:
+def training_view(
+    row: int, n_rows: int, how: Augment, generator_of: Callable, read: Callable, partner_of: Callable = int
+) -> tuple[np.ndarray, int, float]:
     """Return a row's (picture, partner, its own share of the label): all of this module in one call.
 
     The label is share x the row's own + (1 - share) x the partner's. A row that is not mixed is its own partner, with share 1.
@@ -225,6 +227,7 @@ def training_view(row: int, n_rows: int, how: Augment, generator_of: Callable, r
     Args:
         generator_of: (row) -> a fresh generator keyed by seed, epoch and row.
         read: (row, its generator) -> uint8 [h, w, 3]; draws crop and flip from the generator. Called twice for a mixed row.
+        partner_of: the number that is drawn for a partner, in 0..n_rows-1 -> its row; where rows are not drawn evenly.
     """
 
     def own(row: int) -> tuple[np.ndarray, np.random.Generator]:
@@ -235,5 +238,6 @@ def training_view(row: int, n_rows: int, how: Augment, generator_of: Callable, r
     partner = draw_partner(how, n_rows, draw)
     if partner is None:
         return pixels, row, 1.0
-    mixed, share = mix(pixels, own(partner.row)[0], partner)
-    return mixed, partner.row, share
+    other = partner_of(partner.row)
+    mixed, share = mix(pixels, own(other)[0], partner)
+    return mixed, other, share

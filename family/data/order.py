@@ -6,6 +6,8 @@ import numpy as np
 def epoch_order(n_rows: int, seed: int, epoch: int, draws: np.ndarray | None = None) -> np.ndarray:
     """Return int64 [n_rows]: every row once, or as often as `draws` says, shuffled by (seed, epoch) alone.
 
+    Where rows are drawn, they are picks: `row + n_rows * k` is a row's k-th picture of the epoch, from 0 on, so that no two are alike.
+
     Args:
         draws: of `expected_draws`. A row that is expected 2.3 times stands in an epoch twice or three times: systematic sampling,
             whose counts vary least.
@@ -18,7 +20,9 @@ def epoch_order(n_rows: int, seed: int, epoch: int, draws: np.ndarray | None = N
     ends = np.cumsum(draws[order])
     ends = np.minimum(ends * (n_rows / ends[-1]), n_rows)
     times = np.diff(np.floor(np.append(0.0, ends) + generator.random()))
-    return generator.permutation(np.repeat(order, times.astype(np.int64)))
+    times = times.astype(np.int64)
+    kth = np.arange(n_rows) - np.repeat(np.cumsum(times) - times, times)
+    return generator.permutation(np.repeat(order, times) + n_rows * kth)
 
 
 def expected_draws(labels: np.ndarray, power: float) -> np.ndarray | None:

@@ -9,6 +9,7 @@ import tensorflow as tf
 from family.data.augment import Augment, training_view
 from family.data.dataset import Rows
 from family.data.images import Preprocessing, decode_image
+from family.data.order import expected_draws
 from family.recipe import Recipe
 
 
@@ -27,7 +28,13 @@ def training_batches(rows: Rows, slices: list, how: Preprocessing, recipe: Recip
     seen = _decoded(order, max(len(own) for own, *_ in slices), _seen(rows, how, recipe, epoch, recipe.augmentation), how.resolution_px)
     for (images, partners, shares), (own, weight, start, total) in zip(seen, slices, strict=True):
         shares = shares.numpy()
-        yield images, np.stack([rows.labels[own], rows.labels[partners]], 1), weight * np.stack([shares, 1 - shares], 1), start, total
+        yield (
+            images,
+            np.stack([rows.labels[own % len(rows)], rows.labels[partners]], 1),
+            weight * np.stack([shares, 1 - shares], 1),
+            start,
+            total,
+        )
 
 
 def seen_batches(rows: Rows, order: np.ndarray, how: Preprocessing, recipe: Recipe, epoch: int, batch_size: int) -> Iterator[tf.Tensor]:
@@ -40,14 +47,22 @@ def seen_batches(rows: Rows, order: np.ndarray, how: Preprocessing, recipe: Reci
 def _seen(rows: Rows, how: Preprocessing, recipe: Recipe, epoch: int, augment: Augment) -> Callable:
     """Return row -> (uint8 [px, px, 3], the row it is mixed with, its own share), in a given epoch."""
 
-    def crop(row: int, draw: np.random.Generator) -> np.ndarray:
+    draws = expected_draws(rows.labels, recipe.sampling_power)
+    ends = None if draws is None else np.cumsum(draws)
+
+    def crop(pick: int, draw: np.random.Generator) -> np.ndarray:
         box, flip = draw_crop(recipe, draw)
-        pixels = decode_image(rows.read(row), how, box)
+        pixels = decode_image(rows.read(pick % len(rows)), how, box)
         return pixels[:, ::-1] if flip else pixels
 
-    def see(row: int) -> tuple[np.ndarray, np.int64, np.float32]:
-        pixels, partner, share = training_view(int(row), len(rows), augment, lambda row: row_draws(recipe.seed, epoch, row), crop)
-        return pixels, np.int64(partner), np.float32(share)
+    def partner_of(drawn: int) -> int:
+        """Return the partner for a number that is drawn evenly: it is as often of a class as rows are."""
+        return drawn if ends is None else min(len(rows) - 1, int(np.searchsorted(ends, (drawn + 0.5) * ends[-1] / len(rows))))
+
+    def see(pick: int) -> tuple[np.ndarray, np.int64, np.float32]:
+        own = int(pick)
+        pixels, partner, share = training_view(own, len(rows), augment, lambda pick: row_draws(recipe.seed, epoch, pick), crop, partner_of)
+        return pixels, np.int64(partner % len(rows)), np.float32(share)
 
     return see
 
@@ -94,7 +109,7 @@ def _fixed() -> tf.data.Options:
 
 
 def row_draws(seed: int, epoch: int, row: int) -> np.random.Generator:
-    """Return the generator of all that is drawn for a row in an epoch."""
+    """Return the generator of all that is drawn for a row, or for one of its pictures (see `epoch_order`), in an epoch."""
     return np.random.Generator(np.random.Philox(key=[seed, (epoch << 40) + row]))
 
 

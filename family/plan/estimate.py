@@ -150,7 +150,7 @@ class Clock(Told):
 
     def left_s(self) -> float:
         """Return about how many seconds the steps take that have not ended."""
-        return sum(step.expected_s * self._factor(step.stage) / AT_ONCE.get(step.stage, 1) for step in self._left.values())
+        return sum(step.expected_s * self._factor(step.stage) / AT_ONCE.get(step.stage, 1) for step in list(self._left.values()))
 
     def _factor(self, stage: str) -> float:
         """Return what the steps of a stage took over what was expected of them; 1 while none has ended."""

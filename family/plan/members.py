@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from family.chains import RESERVED, is_name
 from family.data.scopes import GENERAL, scope_name, verticals
 from family.errors import UserError, unknown_name
 
@@ -64,11 +65,29 @@ def chains_of(members: list[Member], leaves_of: Callable[[str], Iterable[str]]) 
     """
     found = []
     for general in members:
-        parts = {scope_name(m.scope): m for m in members if m.start_from == general.folder and m.scope != GENERAL}
-        leaves = [leaf for member in parts.values() for leaf in leaves_of(member.scope)]
-        if general.scope == GENERAL and parts and len(set(leaves)) == len(leaves):
-            found.append(ChainOf(general, parts))
+        parts = [member for member in members if member.start_from == general.folder and member.scope != GENERAL]
+        if general.scope != GENERAL or not parts:
+            continue
+        why = _no_chain(parts, leaves_of)
+        if why:
+            print(f"no chain of {general.folder} is evaluated: {why}")
+        else:
+            found.append(ChainOf(general, {scope_name(member.scope): member for member in parts}))
     return found
+
+
+def _no_chain(parts: list[Member], leaves_of: Callable[[str], Iterable[str]]) -> str:
+    """Return why members of verticals can't be parts of one chain, or ""."""
+    owner: dict[str, Member] = {}
+    for member in parts:
+        name = scope_name(member.scope)
+        if not is_name(name) or name in RESERVED:
+            return f"{name!r} can't name a vertical in a chain file"
+        for leaf in leaves_of(member.scope):
+            if leaf in owner:
+                return f"{owner[leaf].folder} and {member.folder} share the category {leaf!r}"
+            owner[leaf] = member
+    return ""
 
 
 def tables() -> dict[str, Path]:
@@ -150,8 +169,13 @@ def _check_row(row: dict, allowed: tuple[str, ...], kind: str, path: Path) -> No
             raise UserError(f'{path}: {key} takes a list of names, such as ["b0"]; got {row[key]!r}')
     if not {"variant", "variants"} & row.keys():
         raise UserError(f"{path}: a {kind} has no {'variant' if kind == 'member' else 'variants'}; see `family list variants`")
-    if not re.fullmatch(r"[\w.-]*", row.get("name", "").replace("{variant}", "").replace("{scope}", "")):
-        raise UserError(f"{path}: the name {row['name']!r} becomes a folder; letters, digits, '_', '-' and '.' are allowed")
+    name = row.get("name", "").replace("{variant}", "v").replace("{scope}", "s")
+    if not re.fullmatch(r"(\w[\w.-]*)?", name):
+        raise UserError(
+            f"{path}: the name {row['name']!r} becomes a folder; it begins with a letter or digit, and letters, digits, '_', '-' and '.' are allowed"
+        )
+    if row.get("ranks", 1) < 1:
+        raise UserError(f"{path}: ranks = {row['ranks']}; wanted at least 1")
 
 
 def needs_file(member: Member) -> bool:

@@ -5,13 +5,18 @@ import os
 import shlex
 import shutil
 import time
+import tomllib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from family import cli
-from family.chains import write_chain
+from family.card import SCHEMES
+from family.chains import ROUTINGS, write_chain
 from family.data.dataset import Dataset, open_dataset
+from family.data.scopes import scope_subtrees
 from family.errors import Failure, OtherOutput, UserError, unknown_name
+from family.models.sources import DOWNLOADS, NONE, weights_path
 from family.models.variants import variant
 from family.outputs import locked, move_aside
 from family.plan import cluster
@@ -44,11 +49,15 @@ def run(args: argparse.Namespace) -> int:
     dataset = open_dataset(args.dataset)
     members, works = _startable(read_members(args.members, args.weights), dataset)
     if args.fresh and args.out.exists() and not args.dry_run:
-        print(f"moved the old {args.out} to {move_aside(args.out)}")
+        with locked(args.out):  # or an error: somebody is at it
+            print(f"moved the old {args.out} to {move_aside(args.out)}")
     on_cluster = args.cluster is not None
-    chains = [] if on_cluster else chains_of(members, lambda scope: dataset.scope(scope).leaves)
-    planned = plan(args.dataset, args.out, members, chains, not on_cluster)
-    steps = with_times([step for step in planned if step.stage in stages], members, works)
+    chains = chains_of(members, lambda scope: dataset.scope(scope).leaves)
+    if not args.dry_run:
+        with locked(args.out):
+            write_chains(args.out, chains)
+    planned = plan(args.dataset, args.out, members, [] if on_cluster else chains, not on_cluster)
+    steps = with_times([_renewed(step) for step in planned if step.stage in stages], members, works)
     found = [_standing(step) for step in steps]
     left = [step for step, what in zip(steps, found, strict=True) if not what]
     clock = Clock(steps, len(members), args.out / LOG, time.monotonic)
@@ -56,12 +65,13 @@ def run(args: argparse.Namespace) -> int:
     _say(members, steps, left, clock, on_cluster)
     _check_room(args.out, room_bytes(left, members, works))
     if on_cluster:
+        for chain in chains:
+            print(f"not among the jobs; when they are over: {_chain_step(args.dataset, args.out, chain)}")
         return cluster.hand_over(args, members, left)
     if args.dry_run:
         print("\n".join(map(str, left)))
         return 0
     with locked(args.out):
-        write_chains(args.out, chains)
         failed = run_steps(steps, clock)
     _end(args)
     if failed:
@@ -81,7 +91,7 @@ def _startable(members: list[Member], dataset: Dataset) -> tuple[list[Member], l
     """Return the members that this dataset has a scope for and that have weights to start from, with their work; name the others."""
     kept, works, left_out = [], [], {}
     for member in members:
-        variant(member.variant)  # or an error
+        _check(member)
         why = _why_not(member, dataset, {name for names in left_out.values() for name in names})
         if why:
             left_out.setdefault(why, []).append(member.folder)
@@ -95,17 +105,33 @@ def _startable(members: list[Member], dataset: Dataset) -> tuple[list[Member], l
     return kept, works
 
 
+def _check(member: Member) -> None:
+    """Refuse what would fail only after hours.
+
+    Raises:
+        UserError: an unknown variant or scheme, or weights that are not there.
+    """
+    variant(member.variant)
+    for scheme in member.schemes.split(","):
+        if scheme not in SCHEMES:
+            raise unknown_name(f"scheme of {member.folder}", scheme, SCHEMES)
+    if not member.start_from and member.weights not in (NONE, *DOWNLOADS) and not weights_path(member.weights).is_file():
+        raise UserError(f"{member.folder}: no weights at {weights_path(member.weights)}")
+
+
 def _why_not(member: Member, dataset: Dataset, left_out: set[str]) -> str:
     """Return why a member can't be made of a dataset, or ""."""
     if needs_file(member):
         return f"no library publishes {member.variant}'s weights; give --weights {published(member.variant)}=FILE"
     if member.start_from in left_out:
         return f"{member.start_from} is left out"
+    scope_subtrees(member.scope)  # or an error: no such vertical, or a file that can't be read
     try:
-        n_rows = count_rows(dataset, member.scope)["train"]
+        n_rows = count_rows(dataset, member.scope)
     except UserError as error:
         return str(error)
-    return "" if n_rows else f"{dataset.folder} has no training rows in {member.scope}"
+    missing = [split for split in ("train", "val", "test") if not n_rows[split]]
+    return f"{dataset.folder} has no {' and no '.join(missing)} rows in {member.scope}" if missing else ""
 
 
 def _standing(step: Step) -> str:
@@ -183,9 +209,7 @@ def plan(dataset: Path, out: Path, members: list[Member], chains: list[ChainOf] 
         bundle = out / "bundles" / member.folder
         words = ["evaluate", bundle, dataset, "--out", out / "evaluations" / member.folder]
         steps.append(_step(words, (bundle / done,), member=k))
-    for chain in chains:
-        words = ["evaluate", _chain_file(out, chain), dataset, "--out", out / "evaluations" / chain.name]
-        steps.append(_step(words, tuple(out / "bundles" / member.folder / done for member in (chain.general, *chain.verticals.values()))))
+    steps += [_chain_step(dataset, out, chain) for chain in chains]
     results = out / "results.jsonl"
     bundles = {str(out / "bundles" / member.folder): out / "bundles" / member.folder / done for member in members}
     steps.append(_step(["bench", *bundles, "--out", results, "--data", dataset], uses=tuple(bundles.items())))
@@ -193,12 +217,38 @@ def plan(dataset: Path, out: Path, members: list[Member], chains: list[ChainOf] 
     return steps
 
 
+def _chain_step(dataset: Path, out: Path, chain: ChainOf) -> Step:
+    words = ["evaluate", _chain_file(out, chain), dataset, "--out", out / "evaluations" / chain.name]
+    return _step(words, tuple(out / "bundles" / member.folder / "card.json" for member in (chain.general, *chain.verticals.values())))
+
+
+def _renewed(step: Step) -> Step:
+    """Let a chain be evaluated anew where its members are others than those that were: it is made of them alone, and costs little."""
+    if step.stage != "evaluate" or step.member:
+        return step
+    try:
+        standing(step)
+    except OtherOutput:
+        return replace(step, words=(*step.words, "--fresh"))
+    return step
+
+
 def write_chains(out: Path, chains: list[ChainOf]) -> None:
-    """Write the chains' files, which name bundles that need not be there yet."""
+    """Write the chains' files, which name bundles that need not be there yet. A file of the same members keeps the routing that it has."""
     for chain in chains:
-        verticals = {scope: out / "bundles" / member.folder for scope, member in chain.verticals.items()}
+        general, verticals = out / "bundles" / chain.general.folder, chain.verticals.items()
+        folders = {scope: out / "bundles" / member.folder for scope, member in verticals}
         (out / "chains").mkdir(parents=True, exist_ok=True)
-        write_chain(_chain_file(out, chain), out / "bundles" / chain.general.folder, verticals)
+        write_chain(_chain_file(out, chain), general, folders, _routing_there(_chain_file(out, chain)))
+
+
+def _routing_there(path: Path) -> str:
+    """Return the routing of a chain file, which somebody may have changed; the default where there is none that can be read."""
+    try:
+        routing = tomllib.loads(path.read_text(encoding="utf-8")).get("routing")
+    except (OSError, ValueError):
+        return "hard"
+    return routing if routing in ROUTINGS else "hard"
 
 
 def _chain_file(out: Path, chain: ChainOf) -> Path:

@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 def done(args: argparse.Namespace) -> bool:
     """Say whether the run is finished, and of the same inputs."""
     dataset, recipe = _open_inputs(args)
-    return is_done(args.out, _made_of(args, dataset, recipe)) and (args.out / "card.json").is_file()
+    return is_done(args.out, _made_of(args, dataset, recipe), defaults=_defaults()) and (args.out / "card.json").is_file()
 
 
 def _open_inputs(args: argparse.Namespace) -> tuple[Dataset, Recipe]:
@@ -159,7 +159,13 @@ def _step_ms(args: argparse.Namespace, recipe: Recipe) -> float:
 
 
 def _resolve(recipe: Recipe, args: argparse.Namespace) -> Recipe:
-    return replace(recipe, resolution_px=resolution_of(variant(args.variant), recipe.resolution_px))
+    row = variant(args.variant)
+    px, from_px = resolution_of(row, recipe.resolution_px), recipe.progressive_from_px
+    if from_px and not row.smallest_px <= from_px <= px:
+        raise UserError(
+            f"recipe: progressive_from_px = {from_px} is out of range; {args.variant} allows {row.smallest_px} to {px}, its resolution here"
+        )
+    return replace(recipe, resolution_px=px)
 
 
 def _refuse(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> None:
@@ -180,6 +186,11 @@ def _refuse(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> None:
     for teacher in args.teacher:
         if not (teacher / "weights.h5").is_file():
             raise UserError(f"the teacher {teacher} is no finished run (it has no weights.h5)")
+        unknown = set(dataset.scope(args.scope).leaves) - set(read_card(teacher)["classes"])
+        if unknown:
+            raise UserError(f"the teacher {teacher} does not know {len(unknown)} of the categories: {', '.join(sorted(unknown)[:3])} ...")
+    if args.teacher and recipe.finetune_epochs == 0:
+        raise UserError("--teacher teaches in the second phase, and the recipe has none (finetune_epochs = 0)")
     if args.ranks > 1 and world_size() > 1 and not started_by_launcher():
         raise UserError(
             f"--ranks {args.ranks} inside a world of {world_size()} ranks; leave it out: srun, horovodrun or mpirun started the ranks"
@@ -192,12 +203,22 @@ def _refuse(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> None:
 
 def _made_of(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> dict:
     # Not the ranks and not how often it saves: they don't change what comes out.
-    fields = {line.split(" = ")[0]: line.split(" = ", 1)[1] for line in to_toml(recipe).splitlines()}
-    del fields["checkpoint_interval_s"], fields["checkpoints_kept"]
+    fields = _fields(recipe)
     return {"command": "train", "dataset": dataset.digest, "ontology": dataset.ontology.digest, "variant": args.variant,
             "scope": scope_name(args.scope), "subtrees": scope_subtrees(args.scope), "weights": _digest_weights(args.weights),
             "teachers": [_digest_weights(str(teacher)) for teacher in args.teacher],
             "head": plan.digest if (plan := _plan_head(args, dataset)) else None, **fields}  # fmt: skip
+
+
+def _fields(recipe: Recipe) -> dict[str, str]:
+    fields = {line.split(" = ")[0]: line.split(" = ", 1)[1] for line in to_toml(recipe).splitlines()}
+    del fields["checkpoint_interval_s"], fields["checkpoints_kept"]
+    return fields
+
+
+def _defaults() -> dict:
+    """Return what a run stands for that an earlier version made, which knew fewer fields: new ones change nothing by default."""
+    return {**_fields(Recipe()), "teachers": [], "head": None}
 
 
 def _plan_head(args: argparse.Namespace, dataset: Dataset) -> HeadPlan | None:
@@ -219,7 +240,7 @@ def _digest_weights(source: str) -> str:
 
 def _is_finished(out: Path, made_of: dict, args: argparse.Namespace) -> bool:
     """Say whether the run is finished; refuse one that is neither new, nor finished, nor to be resumed."""
-    if not is_done(out, made_of):
+    if not is_done(out, made_of, defaults=_defaults()):
         return False
     if (out / "card.json").is_file():
         return True
@@ -279,6 +300,7 @@ def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: Wo
     if world.is_first:
         _say_beginning(args, recipe, world, train, loaded)
     how = Preprocessing(recipe.resolution_px, recipe.aspect)
+    teachers = [read_card(teacher)["name"] for teacher in args.teacher]
     teacher = make_teacher(args.teacher, train.ontology, recipe.distill_temperature) if args.teacher else None
     job = Job(args.out, model, train, val, how, recipe, world, wishes, teacher, args.features)
     try:
@@ -286,7 +308,7 @@ def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: Wo
     finally:
         tf_keras.mixed_precision.set_global_policy("float32")
     if world.is_first:
-        save_run(args.out, model, _card(args, dataset, recipe, world, devices, train, how, loaded, phases, model))
+        save_run(args.out, model, _card(args, dataset, recipe, world, devices, train, how, loaded, phases, model, teachers))
         print(f"{args.out}: trained {member_name(read_json(args.out / 'card.json'))}")
         print(f"next: family evaluate {args.out} {args.dataset} --out {args.out}-test")
     world.barrier()
@@ -310,7 +332,7 @@ def _say_beginning(args, recipe: Recipe, world: World, train, loaded: dict | Non
         print(f"head: of {len(train.ontology.leaves)} categories {', '.join(there)}; of the run's {dropped}", flush=True)
 
 
-def _card(args, dataset, recipe, world, devices, train, how, loaded, phases, model) -> dict:
+def _card(args, dataset, recipe, world, devices, train, how, loaded, phases, model, teachers) -> dict:
     packages = ("tensorflow", "tf-keras", "horovod", "efficientnet")
     card = {
         "schema": SCHEMA,
@@ -327,7 +349,7 @@ def _card(args, dataset, recipe, world, devices, train, how, loaded, phases, mod
         "dataset": {"name": dataset.about["name"], "folder": os.path.abspath(args.dataset), "digest": dataset.digest,
                     "ontology_digest": dataset.ontology.digest, "n_train": len(train)},
         "training": {"recipe": args.recipe, "weights": loaded, "ranks": world.size, "devices": devices,
-                     "phases": phases, "teachers": [read_card(teacher)["name"] for teacher in args.teacher],
+                     "phases": phases, "teachers": teachers,
                      "trained": not 0 < recipe.max_updates < n_updates(len(train), recipe.batch_size)},
         "versions": {name: importlib.metadata.version(name) for name in packages},
     }  # fmt: skip

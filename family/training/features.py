@@ -3,16 +3,19 @@
 The folder is the run's own, or one that runs share (`--features`): then it is named by a digest of all that the features depend on.
 """
 
-import contextlib
 import fcntl
 import hashlib
+import json
+import os
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import PIL
 import tensorflow as tf
 import tf_keras
 
@@ -30,6 +33,8 @@ from family.recipe import Recipe
 BATCH_SIZE = 32
 _NOTED = 64  # batches between two notes of how far it came
 _SPARE_BYTES = 2**30  # that stay free on the disk
+_FORMAT = 1  # of the folder; a new one makes old features unknown
+_POLL_S = 1.0
 
 
 class Features:
@@ -76,28 +81,30 @@ class Extraction:
             if recipe.feature_views > 1
             else ()
         )
-        digest.update(repr((self.trunk.input.shape, self.how.card(), recipe.precision, recipe.feature_views, seen)).encode())
-        for layer in self.trunk.layers:
-            digest.update(repr((type(layer).__name__, layer.name)).encode())
-            for array in layer.get_weights():
-                digest.update(np.ascontiguousarray(array).tobytes())
+        versions = (_FORMAT, tf.__version__, PIL.__version__)
+        digest.update(repr((versions, self.how.card(), recipe.precision, recipe.feature_views, seen)).encode())
+        digest.update(json.dumps(self.trunk.get_config(), sort_keys=True, default=str).encode())
+        for array in self.trunk.get_weights():
+            digest.update(np.ascontiguousarray(array).tobytes())
         digest.update("\n".join(self.rows.images.tolist()).encode())  # their names hold the hash of their content
         return digest.hexdigest()[:32]
 
 
-def compute_features(of: Extraction, folder: Path) -> tuple[Features, bool]:
+def compute_features(of: Extraction, folder: Path) -> tuple[Features | None, bool]:
     """Run the trunk over all rows, once for each view, and open the result; go on where an earlier run was cut short.
 
     The first view is the picture as it is evaluated; others are cropped and flipped as in training.
 
     Returns:
-        The features, and whether they are complete: a signal may have come while they were computed.
+        The features, and whether they are complete: a signal may have come while they were computed, or while another run was waited for.
 
     Raises:
-        UserError: the disk has no room for them.
+        UserError: the disk has no room for them, has no locks, or is not that of all ranks.
     """
     world, n_views = of.world, of.recipe.feature_views
-    with _one_at_a_time(folder, world):
+    with _one_at_a_time(folder, of) as is_ours:
+        if not is_ours:
+            return None, False
         n_parts = world.broadcast(_parts_of_an_earlier_world(folder, n_views, len(of.rows), of.n_features) if world.is_first else 0)
         complete = True
         if not n_parts:
@@ -115,15 +122,43 @@ def _part(folder: Path, view: int, rank: int, size: int) -> Path:
 
 
 @contextmanager
-def _one_at_a_time(folder: Path, world: World) -> Iterator[None]:
-    """Let the first rank wait until no other run computes into the folder, and the others wait for it."""
+def _one_at_a_time(folder: Path, of: Extraction) -> Iterator[bool]:
+    """Let the first rank wait until no other run computes into the folder, and the others wait for it; False where a signal came first."""
+    world = of.world
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+") as file:
+    with ExitStack() as stack:
+        is_ours, refusal = False, None
         if world.is_first:
-            with contextlib.suppress(OSError):  # some parallel file systems have no locks: then two runs may both compute them
-                fcntl.flock(file, fcntl.LOCK_EX)
-        world.barrier()
-        yield
+            try:
+                is_ours = _wait_for_lock(stack.enter_context(open(folder / ".lock", "a+")), of.wishes)
+            except OSError as error:
+                refusal = f"{folder} can't be locked ({error.strerror}); give --features on a file system with locks, or leave it out"
+        is_ours, refusal = world.broadcast((is_ours, refusal))
+        if not refusal and not (folder / ".lock").exists():
+            refusal = f"{folder} is another folder on rank {world.rank} than on rank 0; the features must lie where all ranks see them"
+        _refuse_all(world, refusal)
+        yield is_ours
+
+
+def _wait_for_lock(file, wishes: Wishes) -> bool:
+    waited = False
+    while not (wishes.come_back or wishes.end):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if not waited:
+                print(f"waiting for another run that computes the features of {Path(file.name).parent}", flush=True)
+            waited = True
+            time.sleep(_POLL_S)
+    return False
+
+
+def _refuse_all(world: World, refusal: str | None) -> None:
+    """Raise on every rank what any of them found, so that none waits for the others."""
+    found = next(filter(None, world.gather(refusal)), None)
+    if found:
+        raise UserError(found)
 
 
 def _parts_of_an_earlier_world(folder: Path, n_views: int, n_rows: int, n_features: int) -> int:
@@ -137,12 +172,14 @@ def _parts_of_an_earlier_world(folder: Path, n_views: int, n_rows: int, n_featur
 
 
 def _refuse_full_disk(of: Extraction, folder: Path) -> None:
-    there = sum(file.stat().st_size for file in folder.glob("*.npy"))
+    there = sum(file.stat().st_blocks * 512 for file in folder.glob("*.npy"))
     needed = 4 * of.n_features * len(of.rows) * of.recipe.feature_views - there
     free = shutil.disk_usage(folder).free
-    if needed > free - _SPARE_BYTES:
-        raise UserError(f"the features of {len(of.rows)} images take {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB free; "
-                        "give another disk with --features, fewer feature_views, or head_epochs = 0")  # fmt: skip
+    refusal = None
+    if of.world.is_first and needed > free - _SPARE_BYTES:
+        refusal = (f"the features of {len(of.rows)} images take {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB free; "
+                   "give another disk with --features, fewer feature_views, or head_epochs = 0")  # fmt: skip
+    _refuse_all(of.world, refusal)
 
 
 def _embedding_function(trunk: tf_keras.Model):
@@ -158,7 +195,11 @@ def _compute_part(of: Extraction, folder: Path, view: int, embed) -> bool:
     start, stop = rank_slice(len(of.rows), world.rank, world.size)
     path = _part(folder, view, world.rank, world.size)
     n_done = _rows_done(path, (stop - start, of.n_features))
+    if not n_done:
+        path.with_suffix(".done").unlink(missing_ok=True)  # of a file that is gone: it would vouch for rows of zeros
     part = np.lib.format.open_memmap(path, "r+" if n_done else "w+", np.float32, (stop - start, of.n_features))
+    with open(path, "r+b") as file:  # a disk that fills up later kills who writes to the map
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     left = np.arange(start + n_done, stop)
     plain = view == 0
     batches = (

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from family.data.ontology import Ontology
+from family.data.order import expected_draws
 from family.recipe import Recipe
 
 _SMALLEST = 1e-20  # of a node's probability, whose logarithm is taken
@@ -21,7 +22,9 @@ def make_loss(recipe: Recipe, ontology: Ontology, labels: np.ndarray) -> Callabl
     Args:
         labels: int [n_rows], of all training rows: how often each class occurs.
     """
-    counts = np.bincount(labels, minlength=len(ontology.leaves)).astype(np.float64)
+    # Of an epoch: with sampling, classes occur as often as they are drawn, and only what is left is to be made up for.
+    draws = expected_draws(labels, recipe.sampling_power)
+    counts = np.bincount(labels, weights=draws, minlength=len(ontology.leaves)).astype(np.float64)
     shift = tf.constant(recipe.logit_adjustment * np.log(np.maximum(counts, 1) / counts.sum()), tf.float32)
     class_weights = tf.constant(effective_number_weights(counts, recipe.class_balance), tf.float32)
     levels = inner_levels(ontology) if recipe.tree_weight else []

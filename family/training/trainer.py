@@ -79,7 +79,7 @@ def train_phases(job: Job, has_trunk: bool, resume: bool) -> list[dict]:
         Failure: the loss became no number.
     """
     names = (["head"] if job.recipe.head_epochs else []) + (["finetune"] if job.recipe.finetune_epochs else [])
-    saver = Saver(job.run, job.model, job.recipe, job.world, job.log, job.wishes, job.shared_features or job.run / "features")
+    saver = Saver(job.run, job.model, job.recipe, job.world, job.log, job.wishes, _features_folder(job) if "head" in names else job.run)
     arrays, position = (saver.restore() if resume else None) or ({}, Position())
     for number, name in enumerate(names):
         if number < position.phase:
@@ -92,17 +92,26 @@ def train_phases(job: Job, has_trunk: bool, resume: bool) -> list[dict]:
     return saver.summaries
 
 
+def _extraction(job: Job) -> Extraction:
+    return Extraction(trunk_of(job.model), job.train, job.how, job.recipe, job.world, job.wishes)
+
+
+def _features_folder(job: Job) -> Path:
+    return job.shared_features / _extraction(job).digest() if job.shared_features else job.run / "features"
+
+
 def _head_phase(job: Job, saver: Saver) -> Phase:
     """Train the head on features that the frozen trunk computes once."""
-    of = Extraction(trunk_of(job.model), job.train, job.how, job.recipe, job.world, job.wishes)
-    features, complete = compute_features(of, job.shared_features / of.digest() if job.shared_features else job.run / "features")
+    of = _extraction(job)
+    features, complete = compute_features(of, saver.features)
     if not complete:
         come_back, end = job.world.sum([job.wishes.come_back, job.wishes.end]) > 0
         saver.stop_if(come_back, end, "the features so far are kept")
 
     def batches(slices, epoch):
         for own, weight, start, total in (at_least_one_row(*part) for part in slices):
-            yield features.view(epoch)[own], *targets(job.train.labels[own], weight), start, total
+            rows = own % len(job.train)
+            yield features.view(epoch)[rows], *targets(job.train.labels[rows], weight), start, total
 
     head = head_of(job.model)
     recipe = job.recipe
@@ -179,6 +188,10 @@ def _start_learner(job: Job, phase: Phase, arrays: dict) -> Learner:
     recipe = job.recipe
     optimizer = Optimizer(recipe, phase.model, phase.variables, phase.ema)
     variables = [*job.model.variables, *optimizer.state]
+    if arrays and len(arrays) not in (len(variables), len(job.model.variables)):
+        raise Failure(
+            f"the checkpoint holds {len(arrays)} arrays and this training has {len(variables)}: it is of another recipe or version"
+        )
     if len(arrays) == len(variables):  # a checkpoint of a phase's end holds no optimizer
         assign(variables, arrays)
     job.world.broadcast_variables(variables)
@@ -271,7 +284,8 @@ def _note_epoch(position: Position, row: dict, recipe: Recipe) -> bool:
 
 
 def _why_to_stop(phase: Phase, position: Position, recipe: Recipe) -> str:
-    if phase.stops_on_plateau and position.stale_epochs >= recipe.plateau_patience:
+    # Views take turns, and the plain one is the easiest: an epoch is compared with the last one of its view.
+    if phase.stops_on_plateau and position.stale_epochs >= recipe.plateau_patience * recipe.feature_views:
         return "plateau"
     if phase.val_patience and position.stale_val_epochs >= phase.val_patience:
         return "validation"
