@@ -85,7 +85,14 @@ def _folder(path: Path, key: str, value: object) -> Path:
 
 
 def write_chain(path: Path, general: Path, verticals: dict[str, Path], routing: str = "hard") -> None:
-    """Write a chain file, whole or not at all. The members need not be there yet; their paths become relative to the file.
+    """Write a chain file, whole or not at all."""
+    text = chain_text(path, general, verticals, routing)
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def chain_text(path: Path, general: Path, verticals: dict[str, Path], routing: str = "hard") -> str:
+    """Return what a chain file holds. The members need not be there yet; their paths become relative to the file.
 
     Raises:
         UserError: no vertical, a name or a path that a chain file can't hold, or no such routing.
@@ -99,8 +106,7 @@ def write_chain(path: Path, general: Path, verticals: dict[str, Path], routing: 
         _check_name(name, path)
     lines = [f"general = {_quoted_path(general, path)}", f'routing = "{routing}"', "", "[verticals]"]
     lines += [f'"{name}" = {_quoted_path(folder, path)}' for name, folder in verticals.items()]
-    with whole_file(path) as partial:
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "\n".join(lines) + "\n"
 
 
 def _quoted_path(folder: Path, path: Path) -> str:

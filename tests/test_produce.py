@@ -21,10 +21,11 @@ from export.bundle import open_bundle
 from family import cli
 from family.data.dataset import open_dataset
 from family.models.variants import variant
+from family.outputs import locked
 from family.plan import cluster, steps
 from family.plan.estimate import Clock, count_rows, room_bytes, span, with_times, work_of
 from family.plan.members import Member, chains_of, read_members
-from family.plan.produce import plan
+from family.plan.produce import _renewed, plan, write_chains
 from slurm import submit
 
 REPOSITORY = Path(__file__).parent.parent
@@ -83,7 +84,10 @@ def test_members_without_a_scope_rows_or_weights_are_left_out_and_named(place, t
     assert "left out lite0-general: no library publishes lite0's weights; give --weights b0=FILE" in said
     assert "left out lite0-animals, lite0-nowhere: lite0-general is left out" in said
     assert "left out b0-nowhere: no category lies below 'Nowhere'" in said and "2 members: b0-general, b0-animals\n" in said
-    assert produce(place, "--out", tmp_path / "out", "--members", table, "--weights", "b0=f.h5", "--dry-run") == 0
+    assert produce(place, "--out", tmp_path / "out", "--members", table, "--weights", f"b0={tmp_path}/f.h5", "--dry-run") == 2
+    assert f"no weights at {tmp_path}/f.h5" in capsys.readouterr().err
+    (tmp_path / "f.h5").touch()
+    assert produce(place, "--out", tmp_path / "out", "--members", table, "--weights", f"b0={tmp_path}/f.h5", "--dry-run") == 0
     assert "4 members: lite0-general, lite0-animals, b0-general, b0-animals\n" in capsys.readouterr().out
 
 
@@ -230,6 +234,36 @@ def test_members_that_were_made_otherwise_are_refused_at_once(place, left_alone,
     assert before == {path: path.stat().st_mtime_ns for path in left_alone.rglob("*")}
 
 
+def test_a_chain_of_other_members_is_evaluated_anew_and_keeps_its_routing(tmp_path):
+    members = [Member("b0"), *(Member("b0", scope=scope, start_from="b0-general") for scope in ("animals", "transport"))]
+    fewer, more = chains_of(members[:2], lambda scope: [scope]), chains_of(members, lambda scope: [scope])
+    write_chains(tmp_path, fewer)
+    file = tmp_path / "chains" / "b0-general.toml"
+    file.write_text(file.read_text().replace('"hard"', '"soft"'))
+    (same,) = [step for step in plan(Path("d"), tmp_path, members[:2], fewer) if "chains" in step.words[1]]
+    assert _renewed(same, tmp_path, fewer) == same
+    (other,) = [step for step in plan(Path("d"), tmp_path, members, more) if "chains" in step.words[1]]
+    renewed = _renewed(other, tmp_path, more)
+    assert renewed.words == (*other.words, "--fresh") and steps.standing(renewed) == ""
+    write_chains(tmp_path, more)
+    assert 'routing = "soft"' in file.read_text() and "transport" in file.read_text()
+
+
+def test_a_family_that_somebody_is_at_is_not_moved_aside(place, tmp_path, capsys):
+    out = tmp_path / "out"
+    with locked(out):
+        assert produce(place, "--out", out, "--members", place / "tiny.toml", "--fresh") == 2
+    assert "is in use" in capsys.readouterr().err and not list(tmp_path.glob("out.old*"))
+
+
+@pytest.mark.parametrize(("field", "said"), [('scope = "animlas"', "Did you mean 'animals'"), ('schemes = "fp32,int4"', "int4"), ("ranks = 0", "ranks = 0"),
+                                             ('name = ".."', "becomes a folder")])  # fmt: skip
+def test_what_would_fail_after_hours_is_refused_before(place, tmp_path, capsys, field, said):
+    (tmp_path / "table.toml").write_text(f'[[member]]\nvariant = "lite0"\nrecipe = "scratch"\nweights = "none"\n{field}\n')
+    assert produce(place, "--out", tmp_path / "out", "--members", tmp_path / "table.toml", "--dry-run") == 2
+    assert said in capsys.readouterr().err
+
+
 def test_a_failed_member_is_named_and_holds_back_its_own_alone(place, left_alone, tmp_path):
     """A member whose weights are no weights fails, beside one that is done."""
     (tmp_path / "bad.h5").write_text("no weights")
@@ -294,6 +328,9 @@ def test_ranks_of_a_member_are_not_started_on_a_cluster(tmp_path):
 
 def test_the_jobs_are_the_golden_ones(place, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(submit, "place_of", lambda _: {"program": ("python",), "checkout": "/opt/family", "working_folder": "/data"})
+    monkeypatch.chdir(tmp_path)
+    for name in ("v.h5", "b.h5"):
+        Path(name).touch()
     words = ["--weights", "v2-b0=v.h5", "--weights", "b0=b.h5", "--cluster", "generic", "--gpus-per-node", "2", "--nodes", "3"]
     assert produce(place, "--out", tmp_path / "all", *words, "--time", "90", "--bench-on", "n7", "--dry-run") == 0
     said = capsys.readouterr().out

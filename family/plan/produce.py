@@ -12,13 +12,13 @@ from pathlib import Path
 
 from family import cli
 from family.card import SCHEMES
-from family.chains import ROUTINGS, write_chain
+from family.chains import ROUTINGS, chain_text
 from family.data.dataset import Dataset, open_dataset
 from family.data.scopes import scope_subtrees
 from family.errors import Failure, OtherOutput, UserError, unknown_name
 from family.models.sources import DOWNLOADS, NONE, weights_path
 from family.models.variants import variant
-from family.outputs import locked, move_aside
+from family.outputs import locked, move_aside, whole_file
 from family.plan import cluster
 from family.plan.estimate import LOG, Clock, count_rows, room_bytes, size, span, with_times, work_of
 from family.plan.members import ChainOf, Member, chains_of, needs_file, published, read_members, tables
@@ -53,11 +53,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"moved the old {args.out} to {move_aside(args.out)}")
     on_cluster = args.cluster is not None
     chains = chains_of(members, lambda scope: dataset.scope(scope).leaves)
-    if not args.dry_run:
-        with locked(args.out):
-            write_chains(args.out, chains)
     planned = plan(args.dataset, args.out, members, [] if on_cluster else chains, not on_cluster)
-    steps = with_times([_renewed(step) for step in planned if step.stage in stages], members, works)
+    steps = with_times([_renewed(step, args.out, chains) for step in planned if step.stage in stages], members, works)
     found = [_standing(step) for step in steps]
     left = [step for step, what in zip(steps, found, strict=True) if not what]
     clock = Clock(steps, len(members), args.out / LOG, time.monotonic)
@@ -65,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
     _say(members, steps, left, clock, on_cluster)
     _check_room(args.out, room_bytes(left, members, works))
     if on_cluster:
+        if not args.dry_run:
+            write_chains(args.out, chains)
         for chain in chains:
             print(f"not among the jobs; when they are over: {_chain_step(args.dataset, args.out, chain)}")
         return cluster.hand_over(args, members, left)
@@ -72,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(map(str, left)))
         return 0
     with locked(args.out):
+        write_chains(args.out, chains)
         failed = run_steps(steps, clock)
     _end(args)
     if failed:
@@ -222,24 +222,33 @@ def _chain_step(dataset: Path, out: Path, chain: ChainOf) -> Step:
     return _step(words, tuple(out / "bundles" / member.folder / "card.json" for member in (chain.general, *chain.verticals.values())))
 
 
-def _renewed(step: Step) -> Step:
+def _renewed(step: Step, out: Path, chains: list[ChainOf]) -> Step:
     """Let a chain be evaluated anew where its members are others than those that were: it is made of them alone, and costs little."""
-    if step.stage != "evaluate" or step.member:
+    chain = next((chain for chain in chains if step == _chain_step(Path(step.words[2]), out, chain)), None)
+    if chain is None:
         return step
+    anew = replace(step, words=(*step.words, "--fresh"))
+    path = _chain_file(out, chain)
+    if path.is_file() and path.read_text(encoding="utf-8", errors="replace") != _chain_text(out, chain):
+        return anew
     try:
         standing(step)
     except OtherOutput:
-        return replace(step, words=(*step.words, "--fresh"))
+        return anew
     return step
 
 
 def write_chains(out: Path, chains: list[ChainOf]) -> None:
-    """Write the chains' files, which name bundles that need not be there yet. A file of the same members keeps the routing that it has."""
+    """Write the chains' files, which name bundles that need not be there yet. A file keeps the routing that somebody gave it."""
     for chain in chains:
-        general, verticals = out / "bundles" / chain.general.folder, chain.verticals.items()
-        folders = {scope: out / "bundles" / member.folder for scope, member in verticals}
-        (out / "chains").mkdir(parents=True, exist_ok=True)
-        write_chain(_chain_file(out, chain), general, folders, _routing_there(_chain_file(out, chain)))
+        with whole_file(_chain_file(out, chain)) as partial:
+            partial.write_text(_chain_text(out, chain), encoding="utf-8")
+
+
+def _chain_text(out: Path, chain: ChainOf) -> str:
+    verticals = {scope: out / "bundles" / member.folder for scope, member in chain.verticals.items()}
+    path = _chain_file(out, chain)
+    return chain_text(path, out / "bundles" / chain.general.folder, verticals, _routing_there(path))
 
 
 def _routing_there(path: Path) -> str:

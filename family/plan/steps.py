@@ -61,7 +61,7 @@ def standing(step: Step) -> str:
     Raises:
         OtherOutput: its place holds what was made of other inputs.
     """
-    if step.missing:
+    if step.missing or "--fresh" in step.words:
         return ""
     try:
         return DONE if cli.is_done(list(step.present_words)) else ""
