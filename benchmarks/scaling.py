@@ -216,7 +216,7 @@ def taking_turns(
 def _has_room_beside(side: Side) -> bool:
     """Say whether as much memory is available as a side holds; it grows a little after its first steps."""
     held_kb = sum(_read_kb(Path(f"/proc/{process.pid}/status"), "VmHWM") for process in side.processes)
-    return _read_kb(Path("/proc/meminfo"), "MemAvailable") > 1.3 * held_kb
+    return _read_kb(Path("/proc/meminfo"), "MemAvailable") > 1.15 * held_kb
 
 
 def _read_kb(path: Path, key: str) -> int:
