@@ -7,7 +7,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from family.errors import OtherOutput, UserError
@@ -125,7 +125,10 @@ def whole_folder(out: Path, made_of: dict) -> Iterator[Path]:
                 out.rmdir()
             os.rename(partial, out)
         except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
+            with suppress(OSError):
+                _clear(partial)
+                (partial / _LOCK).unlink()
+                partial.rmdir()  # unless another process has begun there since the lock went
             raise
         (out / _LOCK).unlink()
 

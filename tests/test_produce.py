@@ -166,10 +166,10 @@ def test_shared_features_are_counted_once_and_until_all_are_trained(place):
     assert works[0].train_s() - works[1].train_s() == pytest.approx(2 * n["train"] * works[0].forward_s)
     trainings = plan(place / "dataset", out, members)[:5]
     runs = sum(work.run_bytes() for work in works)
-    b2 = 4 * n["train"] * variant("b2").n_features  # the largest of those that pass
-    assert room_bytes(trainings, members, works) == runs + 2 * 4 * n["train"] * 1280 + b2
+    head, b1, b2 = (4 * n["train"] * n_features for n_features in (2 * 1280, 1280, variant("b2").n_features))
+    assert room_bytes(trainings, members, works) == runs + head + b2  # the larger of those that pass
     on_cluster = plan(place / "dataset", out, members, here=False)[:5]
-    assert room_bytes(on_cluster, members, works_of(members, dataset, 1, here=False)) == runs + max(2 * 4 * n["train"] * 1280, b2)
+    assert room_bytes(on_cluster, members, works_of(members, dataset, 1, here=False), here=False) == runs + 3 * head + b1 + b2
 
 
 def test_the_time_left_is_corrected_by_what_trainings_took_here(tmp_path, capsys):

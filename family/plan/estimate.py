@@ -153,14 +153,14 @@ def with_times(steps: list[Step], members: list[Member], works: list[Work]) -> l
     return [replace(step, expected_s=s) for step, s in zip(steps, times, strict=True)]
 
 
-def room_bytes(steps: Iterable[Step], members: list[Member], works: list[Work]) -> float:
+def room_bytes(steps: Iterable[Step], members: list[Member], works: list[Work], here: bool = True) -> float:
     """Return the disk that the steps fill at most.
 
     Features that members share are there until all of these are trained, once for all; those of another member until its head phase ends,
-    one training at a time.
+    here of one training at a time, on a cluster of many.
     """
     first_of = sharing(members)
-    total = passing = 0.0
+    total, passing = 0.0, [0.0]
     shared: dict[str, float] = {}
     for step in (step for step in steps if step.member):
         member, work = members[step.member - 1], works[step.member - 1]
@@ -169,10 +169,10 @@ def room_bytes(steps: Iterable[Step], members: list[Member], works: list[Work]) 
             if "--features" in step.words:
                 shared[first_of[member.folder]] = work.features_bytes()
             else:
-                passing = max(passing, work.features_bytes())
+                passing.append(work.features_bytes())
         elif step.stage == "export":
             total += work.bundle_bytes(member.schemes.split(","))
-    return total + sum(shared.values()) + passing
+    return total + sum(shared.values()) + (max(passing) if here else sum(passing))
 
 
 class Clock(Told):

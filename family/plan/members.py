@@ -33,7 +33,7 @@ class Member:
     ranks: int = 1
     schemes: str = "fp32,int8"
     set: dict | None = None  # fields of the recipe
-    carry_head: str | None = None  # by `from_earlier`, no field of a table: the head of the run that `weights` is, by this mapping or ""
+    carry_head: str | None = None  # no field of a table (`produce --from`): the head of the run that `weights` is, by this mapping or ""
 
     @property
     def parent(self) -> str:

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     clock = Clock(steps, len(members), args.out / LOG, time.monotonic)
     clock.expect(left)
     _say(members, steps, left, clock, here)
-    _check_room(args.out, room_bytes(left, members, works))
+    _check_room(args.out, room_bytes(left, members, works, here))
     if not here:
         for chain in chains:
             print(f"not among the jobs; when they are over: {chain_step(args.dataset, args.out, chain)}")
