@@ -120,13 +120,13 @@ def works_of(members: list[Member], dataset: Dataset, cores: int, here: bool = T
     first_of = sharing(members) if here else {}
     works: dict[str, Work] = {}
     for member in members:
-        taught_s = sum(works[name].forward_s if name in works else _answer_s(Path(name), cores) for name in member.teacher)
+        taught_s = sum(works[name].forward_s if name in works else _forward_s(Path(name), cores) for name in member.teacher)
         finds = first_of.get(member.folder, member.folder) != member.folder
         works[member.folder] = replace(work_of(member, dataset, cores), taught_s=taught_s, finds_features=finds)
     return list(works.values())
 
 
-def _answer_s(teacher: Path, cores: int) -> float:
+def _forward_s(teacher: Path, cores: int) -> float:
     """Return the seconds of a run's answer to one row, in TensorFlow."""
     card = read_card(teacher)
     return _step_s(card["variant"], card["resolution_px"], cores) * _FORWARD
