@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from family.errors import UserError
+from family.progress import next_command
 
 STORED_AGREEMENT = 0.99
 
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         print()
     else:
         _print_rows(rows)
-        print(f"next: family report {args.out} --out report")
+        print(next_command("report", args.out, "--out", "report"))
     return 0
 
 

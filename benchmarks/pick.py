@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks.boards import boards
 from benchmarks.measurements import number_at, read_rows
 from family.errors import NothingFits, UserError
+from family.progress import next_command
 
 PERCENTILES = ("50", "90", "95", "99")
 N_MISSES = 3
@@ -215,4 +216,4 @@ def _print(found: dict, args: argparse.Namespace) -> None:
               f"p99 {row['latency_ms']['p99']:.2f} ms (at most {row['latency_ms']['upper']:.2f}), {row['threads']} threads of {row['machine']}")  # fmt: skip
     if "front" not in found:
         copy = "" if args.copy_to else "  # after: family pick ... --copy-to best"
-        print(f"next: family predict {args.copy_to or 'best'} IMAGE{copy}")
+        print(f"{next_command('predict', args.copy_to or 'best', 'IMAGE')}{copy}")

@@ -4,7 +4,6 @@ import argparse
 import hashlib
 import json
 import math
-import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from family import pages
 from family.errors import UserError
 from family.outputs import MADE_OF, read_json, whole_file, write_json
 from family.pages import NOTHING, amount, percent, plain
+from family.progress import next_command
 
 TITLE = "Accuracy and latency of the family"
 SCHEMES = ("fp32", "fp16", "int8")
@@ -63,8 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"report": str(path), "folder": str(path.parent)}))
         return 0
-    budget = f" --budget-ms {args.budget_ms:g}" if args.budget_ms else ""
-    print(f"next: family pick {shlex.join(map(str, args.results))}{budget}")
+    print(next_command("pick", *args.results, *(["--budget-ms", f"{args.budget_ms:g}"] if args.budget_ms else [])))
     print(path)
     return 0
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from family.card import SCHEMES
 from family.errors import Failure, UserError, unknown_name
+from family.progress import next_command
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{args.out}: already done")
         return 0
     refused = export_run(args.run_folder, args.out, made_of["schemes"], dataset, args.max_drop, made_of)
-    print(f"next: family bench {args.out} --out results.jsonl --data {dataset.folder}")
+    print(next_command("bench", args.out, "--out", "results.jsonl", "--data", dataset.folder))
     if refused:
         raise Failure("; ".join(refused))
     return 0

@@ -17,7 +17,7 @@ from family.evaluation.metrics import measure
 from family.evaluation.predictions import gather_answers, predict_rows, write_predictions
 from family.evaluation.verticals import Comparison, to_table
 from family.outputs import is_done, read_json, whole_folder, write_json
-from family.progress import progress
+from family.progress import next_command, progress
 
 BATCH_SIZE = 32
 
@@ -62,10 +62,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _next(args: argparse.Namespace) -> str:
     if is_chain(args.model):
-        return f"next: family predict {args.model} IMAGE"
+        return next_command("predict", args.model, "IMAGE")
     if not read_card(args.model).get("schemes"):
-        return f"next: family export {args.model} --out {args.model}-bundle"
-    return f"next: family bench {args.model} --out results.jsonl --data {args.dataset}"
+        return next_command("export", args.model, "--out", f"{args.model}-bundle")
+    return next_command("bench", args.model, "--out", "results.jsonl", "--data", args.dataset)
 
 
 def done(args: argparse.Namespace) -> bool:

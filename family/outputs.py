@@ -7,7 +7,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from family.errors import OtherOutput, UserError
@@ -27,7 +27,7 @@ def is_done(out: Path, made_of: dict, fresh: bool = False, defaults: dict | None
     Raises:
         OtherOutput: `out` holds something else; the message names what differs.
     """
-    if not out.exists() or (out.is_dir() and all(path.name == _LOCK for path in out.iterdir())):
+    if not out.exists() or (out.is_dir() and _is_empty(out)):
         return False
     if fresh:
         print(f"moved the old {out} to {move_aside(out)}", file=sys.stderr)  # standard output may be one JSON object
@@ -43,6 +43,11 @@ def is_done(out: Path, made_of: dict, fresh: bool = False, defaults: dict | None
     return True
 
 
+def _is_empty(folder: Path) -> bool:
+    """Say whether a folder holds nothing but its lock."""
+    return all(path.name == _LOCK for path in folder.iterdir())
+
+
 def move_aside(out: Path) -> Path:
     """Rename an output to the first free `out.old-N` and return that path."""
     n = 1
@@ -53,44 +58,88 @@ def move_aside(out: Path) -> Path:
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[None]:
+def locked(out: Path, named: Path | None = None) -> Iterator[None]:
     """Make the folder `out` if need be and hold it: nobody else may write to it until the block ends, however it ends.
 
+    Args:
+        named: what is told to be in use, where `out` stands for another folder.
+
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it, or it is a file.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / _LOCK, "a+", encoding="utf-8") as file:
+    named = named or out
+    while True:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise UserError(
-                f"{out} is in use by {file.read().strip() or 'another process'}; wait for it, or choose another --out"
-            ) from None
-        except OSError as error:  # some parallel file systems have no locks unless they are mounted so
-            print(f"warning: {out} can't be locked ({error.strerror}); make sure that nobody else writes to it", file=sys.stderr)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield
+            out.mkdir(parents=True, exist_ok=True)
+            file = open(out / _LOCK, "a+", encoding="utf-8")  # noqa: SIM115  closed below, with its lock
+        except FileExistsError:
+            raise UserError(f"{out} is a file, and a folder is wanted; choose another --out") from None
+        except FileNotFoundError:  # the folder was moved away just now
+            continue
+        with file:
+            _lock(file, named)
+            if not _is_at(file, out / _LOCK):
+                continue  # so was the folder with this lock, by who held it before
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+            return
+
+
+def _lock(file, named: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        raise UserError(f"{named} is in use by {file.read().strip() or 'another process'}; wait for it, or choose another --out") from None
+    except OSError as error:  # some parallel file systems have no locks unless they are mounted so
+        print(f"warning: {named} can't be locked ({error.strerror}); make sure that nobody else writes to it", file=sys.stderr)
+
+
+def _is_at(file, path: Path) -> bool:
+    """Say whether an open file still is the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
 def whole_folder(out: Path, made_of: dict) -> Iterator[Path]:
-    """Give a folder beside `out` to write to; it becomes `out` when the block ends well, and goes when it does not."""
-    out.parent.mkdir(parents=True, exist_ok=True)
+    """Give a folder beside `out` to write to, and hold it; it becomes `out` when the block ends well, and goes when it does not.
+
+    Raises:
+        UserError: another process makes `out` just now, or has made it since `is_done` looked.
+    """
     partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        yield partial
-        write_json(partial / MADE_OF, made_of)
-        if out.is_dir():
-            out.rmdir()  # only an empty folder is ever here, see is_done
-        os.rename(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with locked(partial, named=out):
+        try:
+            _clear(partial)  # of what a killed command left
+            if out.is_dir() and not _is_empty(out):
+                raise UserError(f"{out} has been made meanwhile; run the command again, which tells whether it is the same")
+            yield partial
+            write_json(partial / MADE_OF, made_of)
+            if out.is_dir():  # an empty one
+                (out / _LOCK).unlink(missing_ok=True)
+                out.rmdir()
+            os.rename(partial, out)
+        except BaseException:
+            with suppress(OSError):
+                _clear(partial)
+                (partial / _LOCK).unlink()
+                partial.rmdir()  # unless another process has begun there since the lock went
+            raise
+        (out / _LOCK).unlink()
+
+
+def _clear(folder: Path) -> None:
+    """Remove everything in a folder but its lock."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != _LOCK:
+            path.unlink()
 
 
 @contextmanager

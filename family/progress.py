@@ -1,5 +1,6 @@
-"""Progress of anything long: a bar on a terminal, a plain line now and then elsewhere."""
+"""What a command tells of its work: progress of anything long (a bar on a terminal, a plain line now and then elsewhere), and what is next."""
 
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,11 @@ def progress(items: Iterable, what: str, total: int | None = None, unit: str = "
         yield from tqdm(items, desc=what, total=total, unit=f" {unit}", delay=2, leave=False)
     else:
         yield from _plain(items, what, total, unit)
+
+
+def next_command(*words) -> str:
+    """Return the line that names the next command of ours, ready to paste: words are quoted where a shell would cut them."""
+    return f"next: {shlex.join(['family', *map(str, words)])}"
 
 
 def _plain(items: Iterable, what: str, total: int | None, unit: str) -> Iterator:

@@ -76,6 +76,12 @@ class Recipe:
         """How training photos are changed after crop and flip."""
         return Augment(self.augment, self.augment_n, self.augment_magnitude, self.erase, self.mixup, self.cutmix, self.mix_share)
 
+    @property
+    def features_seen(self) -> tuple:
+        """What a frozen trunk's features depend on, beside the trunk and the images as they are evaluated."""
+        drawn = (self.seed, self.crop_min_area, self.flip, replace(self.augmentation, mixup=0.0, cutmix=0.0))
+        return self.precision, self.feature_views, drawn if self.feature_views > 1 else ()
+
 
 def recipes() -> dict[str, Path]:
     """Return name -> TOML of the recipes that ship."""
@@ -171,6 +177,19 @@ def _check_ranges(recipe: Recipe) -> None:
         raise UserError("recipe: head_epochs and finetune_epochs are both 0, so there is nothing to train")
     if not all(letter.isalnum() or letter in "_." for letter in recipe.label):
         raise UserError(f"recipe: the label {recipe.label!r} enters file names; letters, digits, '_' and '.' are allowed")
+
+
+def check_taught(recipe: Recipe, has_teacher: bool) -> None:
+    """Hold that a teacher and the recipe go together.
+
+    Raises:
+        UserError: one asks for the other, which is not there.
+    """
+    if has_teacher != (recipe.distill_weight > 0):
+        raise UserError("a teacher and the recipe's distill_weight go together: give both (as with the recipe distill) or neither; got "
+                        f"{'a' if has_teacher else 'no'} teacher and distill_weight = {recipe.distill_weight:g}")  # fmt: skip
+    if has_teacher and recipe.finetune_epochs == 0:
+        raise UserError("a teacher teaches in the second phase, and the recipe has none (finetune_epochs = 0)")
 
 
 def _parse(key: str, text: str):

@@ -3,14 +3,17 @@
 import importlib.util
 import json
 import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from family import cli
 from family.cli import COMMANDS, main
 from family.errors import Failure, NothingFits, UserError, unknown_name
+from family.progress import next_command
 
 HEAVY = ("tensorflow", "tf_keras", "keras", "horovod", "onnx", "tf2onnx")
 HELPS = """
@@ -129,6 +132,28 @@ def test_debug_shows_where(run_python):
     quiet, loud = run_python(*words), run_python(*words, "--debug")
     assert quiet.returncode == 2 and "Traceback" not in quiet.stderr
     assert "Traceback" in loud.stderr and "UserError" in loud.stderr
+
+
+def test_what_comes_next_is_ready_to_paste():
+    words = ["evaluate", Path("my runs/b0's"), "$HOME", "--out", "a;b", "--budget-ms", 20]
+    line = next_command(*words)
+    assert line.startswith("next: family evaluate 'my runs/")
+    split = subprocess.run(["bash", "-c", f"printf '%s\\0' {line.removeprefix('next: ')}"], capture_output=True, text=True).stdout.split("\0")
+    assert split[:-1] == ["family", *map(str, words)] == shlex.split(line)[1:]
+    root = Path(cli.__file__).parent.parent
+    sources = [path for package in ("family", "export", "benchmarks") for path in (root / package).rglob("*.py")]
+    assert [path.name for path in sources if "next: " in path.read_text(encoding="utf-8")] == ["progress.py"], "there is one way to say it"
+
+
+def test_a_dataset_behind_carry_head_is_told(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    words = ["train", "--out", str(tmp_path / "run"), "--weights", "old", "--carry-head", str(tmp_path / "data")]
+    assert main(words) == 2
+    assert f"'{tmp_path}/data' is no file; the word behind --carry-head is taken for MAPPING.csv, so write DATASET before it" in capsys.readouterr().err
+    assert main([*words[:-1], str(tmp_path / "mapping.csv"), "data"]) == 2
+    assert "mapping.csv' is no file" in capsys.readouterr().err
+    assert main(["train", "data", *words[1:-1]]) == 2
+    assert "data is no dataset" in capsys.readouterr().err
 
 
 def test_a_reader_that_leaves_early_costs_no_traceback(tmp_path):

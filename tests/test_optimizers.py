@@ -1,7 +1,11 @@
 """Optimizers, rates by block and schedules, against computations in NumPy; frozen weights bit by bit; one killed training."""
 
+import re
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from trainings import EXACT, events, family, kill, last_step, start, wait_until, weights_of
 
 from family.recipe import OPTIMIZERS, make_recipe
@@ -12,7 +16,7 @@ import tensorflow as tf  # noqa: E402
 
 from family.models.blocks import block_of, depths  # noqa: E402
 from family.models.builders import build_variant, head_of  # noqa: E402
-from family.training.optimizers import Optimizer  # noqa: E402
+from family.training.optimizers import Optimizer, warn_of_sleepers  # noqa: E402
 from family.training.rates import learning_rate, lowered  # noqa: E402
 from family.training.saving import Position  # noqa: E402
 from family.training.trainer import _note_epoch  # noqa: E402
@@ -24,6 +28,9 @@ RATE = 0.01
 def small_model() -> tf_keras.Model:
     tf_keras.utils.set_random_seed(1)
     return tf_keras.Sequential([tf_keras.layers.Input((3,)), *(tf_keras.layers.Dense(3, name=name) for name in NAMES)])
+
+
+SMALL = small_model()
 
 
 def gradients_of(model: tf_keras.Model, n_steps: int) -> list[list[np.ndarray]]:
@@ -85,6 +92,29 @@ def test_the_head_alone_is_one_group():
     head = head_of(build_variant("lite0", 5, 32))
     optimizer = optimizer_of(head, layer_decay=0.5, unfreeze_epochs=1.0)
     assert [(group.factor, group.frozen_epochs, len(group.variables)) for group in optimizer.groups] == [(1.0, 0.0, 2)]
+
+
+@settings(max_examples=30)
+@given(st.floats(0.01, 3), st.integers(1, 6), st.integers(1, 40), st.integers(1, 9), st.integers(0, 20))
+def test_blocks_that_never_learn_are_counted(unfreeze_epochs, finetune_epochs, n_rows, batch_size, max_updates):
+    fields = {"unfreeze_epochs": unfreeze_epochs, "finetune_epochs": finetune_epochs, "batch_size": batch_size, "max_updates": max_updates}
+    optimizer, awake = optimizer_of(SMALL, **fields), set()
+    an_epoch = -(-n_rows // batch_size)
+    for done in range(min(finetune_epochs * an_epoch, max_updates or 10**9)):
+        optimizer.set_rate(RATE, done / an_epoch)
+        awake |= {k for k, group in enumerate(optimizer.groups) if group.optimizer.learning_rate.numpy() > 0}
+    warning = warn_of_sleepers(make_recipe(fields), SMALL, n_rows)
+    if len(awake) == len(NAMES):
+        assert warning == ""
+        return
+    assert warning.startswith(f"warning: {len(NAMES) - len(awake)} of {len(NAMES)} blocks never learn")
+    enough = float(re.search(r"unfreeze_epochs up to ([0-9.]+),", warning)[1])
+    assert warn_of_sleepers(make_recipe({**fields, "unfreeze_epochs": enough}), SMALL, n_rows) == ""
+
+
+def test_without_waiting_or_a_second_phase_nothing_sleeps():
+    for fields in ({"unfreeze_epochs": 0.0}, {"unfreeze_epochs": 9.0, "finetune_epochs": 0}):
+        assert warn_of_sleepers(make_recipe(fields), SMALL, 100) == ""
 
 
 def test_lamb_takes_steps_as_long_as_the_array():

@@ -9,7 +9,7 @@ import pytest
 
 from family.card import member_name, read_card, write_card
 from family.errors import UserError
-from family.outputs import MADE_OF, is_done, move_aside, read_json, whole_file, whole_folder, write_json
+from family.outputs import MADE_OF, is_done, locked, move_aside, read_json, whole_file, whole_folder, write_json
 
 CARD = {"schema": 1, "name": "x", "variant": "b0", "resolution_px": 64, "scope": "general", "classes": [], "paths": [],
         "preprocessing": {"resolution_px": 64, "aspect": "stretch", "filter": "bilinear"}}  # fmt: skip
@@ -86,8 +86,65 @@ def test_what_a_killed_command_left_is_swept_by_the_next(tmp_path):
     assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "o")]).returncode == -9
     assert os.listdir(tmp_path) == [".o.partial"] and not is_done(tmp_path / "o", {})
     with whole_folder(tmp_path / "o", {}) as folder:
-        assert os.listdir(folder) == []
+        assert os.listdir(folder) == [".lock"]
+    assert os.listdir(tmp_path) == ["o"] and os.listdir(tmp_path / "o") == [MADE_OF]
+
+
+def test_an_output_that_is_being_made_is_not_made_twice(tmp_path):
+    with whole_folder(tmp_path / "o", {}) as folder:
+        (folder / "ours").touch()
+        with pytest.raises(UserError, match=f"^{tmp_path}/o is in use by process {os.getpid()} on "), whole_folder(tmp_path / "o", {}):
+            raise AssertionError
+    assert sorted(os.listdir(tmp_path / "o")) == [MADE_OF, "ours"]
+    with pytest.raises(UserError, match="has been made meanwhile"), whole_folder(tmp_path / "o", {}):
+        raise AssertionError
     assert os.listdir(tmp_path) == ["o"]
+
+
+MANY = """
+import sys
+from pathlib import Path
+from family.errors import UserError
+from family.outputs import is_done, whole_folder
+out, number = Path(sys.argv[1]), sys.argv[2]
+sys.stdin.readline()
+try:
+    for _ in range(50):
+        with whole_folder(out, {"number": number}) as folder:
+            for k in range(20):
+                (folder / f"{k}").write_text(number)
+        if {path.read_text() for path in out.iterdir() if path.suffix == ""} != {number}:
+            sys.exit("a mixture")
+        print(number)
+        is_done(out, {}, fresh=True)
+except UserError as error:
+    sys.exit(0 if "in use" in str(error) or "made meanwhile" in str(error) else str(error))
+"""
+
+
+def test_of_many_at_once_each_output_is_of_one(tmp_path):
+    words = [sys.executable, "-c", MANY, str(tmp_path / "o")]
+    processes = [subprocess.Popen([*words, str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for n in range(4)]
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = [process.communicate(timeout=100) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, said
+    made = sum(len(out.split()) for out, _ in said)
+    kept = [path for path in tmp_path.iterdir() if path.name.startswith("o.old")]
+    assert made == len(kept) > 0 and not list(tmp_path.glob(".o.partial*"))
+    assert all(len({path.read_text() for path in folder.iterdir() if path.name != MADE_OF}) == 1 for folder in kept)
+
+
+def test_a_lock_that_was_moved_away_with_its_folder_is_none(tmp_path):
+    out = tmp_path / "o"
+    with locked(out):
+        move_aside(out)
+        with locked(out):  # another folder, which nobody holds
+            assert (out / ".lock").is_file()
+    (tmp_path / "f").touch()
+    with pytest.raises(UserError, match="f is a file"), locked(tmp_path / "f"):
+        raise AssertionError
 
 
 def test_json_that_is_none_is_the_users_error(tmp_path):

@@ -12,8 +12,9 @@ from trainings import children_of, kill_all
 from family.chains import read_chain
 from family.data.scopes import verticals
 from family.errors import UserError
+from family.plan.chaining import write_chains
+from family.plan.lines import plan
 from family.plan.members import Member, chains_of, needs_file, read_members, tables
-from family.plan.produce import plan, write_chains
 from family.plan.steps import Step, run_steps
 
 
@@ -31,6 +32,25 @@ def test_a_submodel_starts_from_its_general_run_and_needs_it():
     first, second, *_ = plan(Path("d"), Path("o"), members)
     assert Path("o/runs/b0-general/card.json") in second.needs
     assert second.words[second.words.index("--weights") + 1] == "o/runs/b0-general"
+
+
+def test_a_student_learns_from_earlier_members_and_from_runs_and_needs_them():
+    student = Member("lite0", scope="animals", recipe="distill", start_from="lite0-general", teacher=("b0-general", "elsewhere/b4"))
+    *_, step = plan(Path("d"), Path("o"), [Member("b0"), Member("lite0"), student])[:3]
+    taught_by = [step.words[k + 1] for k, word in enumerate(step.words) if word == "--teacher"]
+    assert taught_by == ["o/runs/b0-general", "elsewhere/b4"]
+    cards = [Path(f"{run}/card.json") for run in ("o/runs/lite0-general", "o/runs/b0-general", "elsewhere/b4")]
+    assert step.needs == (Path("d/dataset.json"), *cards)
+
+
+def test_a_member_of_a_changed_tree_starts_from_its_own_earlier_run():
+    members = [Member("b0"), Member("b0", scope="animals", start_from="b0-general", weights="old/runs/b0-animals", carry_head="m.csv")]
+    _, step, *_ = plan(Path("d"), Path("o"), members)
+    k = step.words.index("--weights")
+    assert step.words[k : k + 5] == ("--weights", "old/runs/b0-animals", "--carry-head", "m.csv", "--resume")
+    assert step.needs == (Path("d/dataset.json"), Path("old/runs/b0-animals/card.json"))
+    (chain,) = chains_of(members, lambda scope: [scope])
+    assert list(chain.verticals) == ["animals"], "it is still a part of the general member's chain"
 
 
 def test_recipe_fields_are_passed_on():
@@ -70,6 +90,17 @@ def test_a_matrix_is_variants_times_scopes(tmp_path):
     assert all(m.set == {"seed": 2} and m.schemes == "fp32" for m in found[:-1]) and found[-1].set is None
 
 
+def test_teachers_are_earlier_members_by_name_or_finished_runs(tmp_path):
+    run = tmp_path / "b4"
+    run.mkdir()
+    (run / "card.json").touch()
+    student = f'recipe = "distill"\nteacher = ["b0-{{scope}}", "{run}"]'
+    found = read(tmp_path, f'[[matrix]]\nvariants = ["b0"]\nscopes = ["general", "animals"]\n[[matrix]]\nvariants = ["lite0"]\n'
+                 f'scopes = ["general", "animals"]\n{student}')  # fmt: skip
+    assert [m.teacher for m in found] == [(), (), ("b0-general", str(run)), ("b0-animals", str(run))]
+    assert found[3].start_from == "lite0-general"
+
+
 def test_verticals_start_from_the_last_general_member_of_their_variant(tmp_path):
     matrix = '[[matrix]]\nvariants = ["b0"]\n'
     text = f'{matrix}{matrix}name = "{{variant}}-{{scope}}-s"\n{matrix}scopes = ["verticals"]\n'
@@ -100,6 +131,12 @@ def test_weights_are_given_for_each_variant_and_lite_takes_those_of_b(tmp_path):
         ('[[member]]\nvariant = "b0"\ncolour = 1', "colour"),
         ('[[member]]\nvariant = "b0"\n[[member]]\nvariant = "b0"', "two members"),
         ('[[member]]\nvariant = "b0"\nstart_from = "later"', "no earlier member"),
+        ('[[member]]\nvariant = "b0"\n[[member]]\nvariant = "lite0"\nteacher = ["b0-generl"]', "no finished run; did you mean 'b0-general'"),
+        ('[[member]]\nvariant = "lite0"\nteacher = ["b0-general"]\n[[member]]\nvariant = "b0"', "no earlier member and no finished run$"),
+        ('[[matrix]]\nvariants = ["b0"]\nteacher = ["b0-general"]', "no earlier member"),
+        ('[[member]]\nvariant = "b0"\nteacher = "b1-general"', "teacher takes a list"),
+        ('[[member]]\nvariant = "b0"\nteacher = []', "teacher takes a list of names"),
+        ('[[member]]\nvariant = "b0"\ncarry_head = "m.csv"', "field of a member"),
         ("", "no members"),
         ("[[member", "members.toml"),
         ('[[matrix]]\nscopes = ["general"]', "has no variants"),

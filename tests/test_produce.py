@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from trainings import ENVIRONMENT, events, kill_all, last_step, start, wait_until, weights_of
 
 from export.bundle import open_bundle
@@ -23,9 +25,10 @@ from family.data.dataset import open_dataset
 from family.models.variants import variant
 from family.outputs import locked
 from family.plan import cluster, steps
-from family.plan.estimate import Clock, count_rows, room_bytes, span, with_times, work_of
+from family.plan.chaining import renewed, write_chains
+from family.plan.estimate import Clock, count_rows, room_bytes, span, with_times, work_of, works_of
+from family.plan.lines import plan
 from family.plan.members import Member, chains_of, read_members
-from family.plan.produce import _renewed, plan, write_chains
 from slurm import submit
 
 REPOSITORY = Path(__file__).parent.parent
@@ -48,6 +51,14 @@ def place(tmp_path_factory) -> Path:
     assert cli.main(["data", "synth", str(place / "dataset"), "--listings", "40", "--categories", "12"]) == 0
     (place / "tiny.toml").write_text(TINY)
     return place
+
+
+def card_of(dataset, variant: str, px: int, scope: str = "general") -> dict:
+    """Return what a run's card says of its classes and pixels."""
+    tree = dataset.scope(scope)
+    return {"schema": 1, "name": f"{variant}-{px}-{scope}", "variant": variant, "resolution_px": px, "scope": scope,
+            "classes": list(tree.leaves), "paths": [tree.path_of[leaf] for leaf in tree.leaves],
+            "preprocessing": {"resolution_px": px, "aspect": "stretch", "filter": "bilinear"}}  # fmt: skip
 
 
 def produce(place: Path, *words) -> int:
@@ -132,6 +143,33 @@ def test_what_is_expected_is_images_times_epochs_times_the_cost_of_one(place):
     assert room_bytes([train], [member], [work]) == 4 * n_parameters * 7 + 4 * n["train"] * 1280
     assert room_bytes([export], [member], [work]) == 5 * n_parameters + 256 * 224**2 / 4
     assert room_bytes(made[2:], [member], [work]) == 0
+
+
+def test_a_student_takes_its_teachers_time_too(place, tmp_path):
+    dataset = open_dataset(place / "dataset")
+    (tmp_path / "card.json").write_text(json.dumps(card_of(dataset, "b1", 120)))
+    fields = {"set": {"resolution_px": 112, "finetune_epochs": 3, "batch_size": 4, "max_updates": 2, "head_epochs": 0}, "weights": "none"}
+    members = [Member("b0"), Member("lite0", **fields), Member("lite0", name="taught", teacher=("b0-general", str(tmp_path)), **fields)]
+    teacher, alone, taught = works_of(members, dataset, cores=2)
+    # A pass forward is a third of a step. B1 at half of its resolution takes a quarter of the multiply-adds.
+    b1_s = 3.4 / 32 * variant("b1").multiply_adds / variant("b0").multiply_adds / 4 / 2 / 3
+    assert teacher.taught_s == alone.taught_s == 0 and taught.taught_s == pytest.approx(teacher.step_s / 3 + b1_s)
+    assert taught.train_s() - alone.train_s() == pytest.approx(2 * 4 * taught.taught_s)
+
+
+def test_shared_features_are_counted_once_and_until_all_are_trained(place):
+    dataset, out = open_dataset(place / "dataset"), Path("o")
+    heads = [Member("b0", name=name, set={"finetune_epochs": 0, "feature_views": 2, "label": name}) for name in ("one", "two", "three")]
+    members = [*heads, Member("b1"), Member("b2")]
+    works = works_of(members, dataset, cores=1)
+    n = count_rows(dataset, "general")
+    assert works[0].train_s() - works[1].train_s() == pytest.approx(2 * n["train"] * works[0].forward_s)
+    trainings = plan(place / "dataset", out, members)[:5]
+    runs = sum(work.run_bytes() for work in works)
+    head, b1, b2 = (4 * n["train"] * n_features for n_features in (2 * 1280, 1280, variant("b2").n_features))
+    assert room_bytes(trainings, members, works) == runs + head + b2  # the larger of those that pass
+    on_cluster = plan(place / "dataset", out, members, here=False)[:5]
+    assert room_bytes(on_cluster, members, works_of(members, dataset, 1, here=False), here=False) == runs + 3 * head + b1 + b2
 
 
 def test_the_time_left_is_corrected_by_what_trainings_took_here(tmp_path, capsys):
@@ -241,19 +279,47 @@ def test_a_chain_of_other_members_is_evaluated_anew_and_keeps_its_routing(tmp_pa
     file = tmp_path / "chains" / "b0-general.toml"
     file.write_text(file.read_text().replace('"hard"', '"soft"'))
     (same,) = [step for step in plan(Path("d"), tmp_path, members[:2], fewer) if "chains" in step.words[1]]
-    assert _renewed(same, tmp_path, fewer) == same
+    assert renewed(same, tmp_path, fewer) == same
     (other,) = [step for step in plan(Path("d"), tmp_path, members, more) if "chains" in step.words[1]]
-    renewed = _renewed(other, tmp_path, more)
-    assert renewed.words == (*other.words, "--fresh") and steps.standing(renewed) == ""
+    anew = renewed(other, tmp_path, more)
+    assert anew.words == (*other.words, "--fresh") and steps.standing(anew) == ""
     write_chains(tmp_path, more)
     assert 'routing = "soft"' in file.read_text() and "transport" in file.read_text()
 
 
-def test_a_family_that_somebody_is_at_is_not_moved_aside(place, tmp_path, capsys):
+def test_a_family_that_somebody_is_at_is_neither_moved_aside_nor_submitted(place, tmp_path, capsys):
     out = tmp_path / "out"
     with locked(out):
-        assert produce(place, "--out", out, "--members", place / "tiny.toml", "--fresh") == 2
-    assert "is in use" in capsys.readouterr().err and not list(tmp_path.glob("out.old*"))
+        for words in (["--fresh"], ["--cluster", "local"]):
+            assert produce(place, "--out", out, "--members", place / "tiny.toml", *words) == 2
+            assert "is in use" in capsys.readouterr().err
+        for words in ([], ["--fresh"]):
+            (out / "made_of.json").write_text('{"command": "demo", "listings": 1200, "categories": 40, "seed": 0}')
+            assert cli.main(["demo", "--out", str(out), *words]) == 2
+            assert "is in use" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out.old*")) and sorted(path.name for path in out.iterdir()) == [".lock", "made_of.json"]
+
+
+def test_what_jobs_are_to_make_is_not_made_here(place, tmp_path, capsys, monkeypatch):
+    out, programs = tmp_path / "out", tmp_path / "programs"
+    programs.mkdir()
+    out.mkdir()
+    (out / "submitted.json").write_text('{"out-train": "41", "out-evaluate": "42"}')
+    (programs / "scontrol").write_text('#!/bin/sh\n[ $4 = 42 ] && state=PENDING || state=COMPLETED\necho "JobId=$4 UserId=a JobState=$state ExitCode=0:0"\n')
+    (programs / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    words = ["--out", out, "--members", place / "tiny.toml"]
+    assert produce(place, *words) == 2 and produce(place, *words, "--fresh") == 2
+    assert "jobs 42 of an earlier submission are not over" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["submitted.json"]
+    assert produce(place, *words, "--dry-run") == 0
+    capsys.readouterr()
+    assert produce(place, *words, "--only", "report") == 1, "what no job makes is made: here there is nothing to report on"
+    assert "are not over" not in capsys.readouterr().err
+    (programs / "scontrol").unlink()
+    monkeypatch.setenv("PATH", str(programs))
+    assert produce(place, *words, "--only", "evaluate") == 1
+    assert "make sure that they are over: 41, 42" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("field", "said"), [('scope = "animlas"', "Did you mean 'animals'"), ('schemes = "fp32,int4"', "int4"), ("ranks = 0", "ranks = 0"),
@@ -293,7 +359,7 @@ def test_a_scheme_that_was_refused_is_named_every_time(left_alone, place, tmp_pa
 
 def test_each_line_waits_for_that_of_its_number(tmp_path):
     members = read_members("quick", ["v2-b0=v.h5", "b0=b.h5"])
-    made = plan(tmp_path, tmp_path / "out", members, starts_ranks=False)
+    made = plan(tmp_path, tmp_path / "out", members, here=False)
     found = {array.name: array for array in cluster.arrays(members, made)}
     number_of = {name: dict(array.steps) for name, array in found.items()}
     assert sorted(step.words for array in found.values() for _, step in array.steps) == sorted(step.words for step in made[:-2])
@@ -304,9 +370,61 @@ def test_each_line_waits_for_that_of_its_number(tmp_path):
                     (other.name, n) for other in found.values() for n, one in other.steps if str(needed.parent) == one.words[one.words.index("--out") + 1]
                 ]  # fmt: skip
                 for name, n in made_by:
-                    kind = dict(array.after)[name]
-                    assert kind == "afterany" or (kind == "aftercorr" and n == number)
+                    (wait,) = [wait for wait in array.after if wait.array == name]
+                    assert wait.task is None and (wait.kind == "afterany" or (wait.kind == "aftercorr" and n == number))
     assert {name: list(numbers) for name, numbers in number_of.items() if "-" not in name} == {"train": [1, 5], "evaluate": [*range(1, 9)]}
+
+
+@st.composite
+def tables_of_members(draw) -> list[Member]:
+    """Members that start from earlier ones, learn from earlier ones, or both."""
+    members = []
+    for k in range(draw(st.integers(1, 9))):
+        names = [member.folder for member in members]
+        parent = draw(st.sampled_from(["", *names]))
+        teachers = draw(st.lists(st.sampled_from(names), unique=True, max_size=2)) if names else []
+        members.append(Member("b0", name=f"m{k}", start_from=parent, teacher=tuple(teachers)))
+    return members
+
+
+@given(tables_of_members(), st.data())
+def test_a_training_waits_for_what_it_needs_and_for_nothing_else(members, data):
+    made = [step for step in plan(Path("d"), Path("o"), members, here=False) if step.stage == "train"]
+    left = data.draw(st.lists(st.sampled_from(made), unique=True)) if data.draw(st.booleans()) else made
+    left = [step for step in made if step in left]
+    found = {array.name: array for array in cluster.arrays(members, left)}
+    order = list(found)
+    task_of = {step.words[step.words.index("--out") + 1]: (name, n) for name, array in found.items() for n, step in array.steps}
+    assert len(task_of) == len(left)
+    for name, array in found.items():
+        assert len({n for n, _ in array.steps}) == len(array.steps)
+        for number, step in array.steps:
+            needed = {task_of[str(card.parent)] for card in step.needs if str(card.parent) in task_of}
+            assert {(wait.array, number if wait.task is None else wait.task) for wait in array.after} == needed
+        assert all(order.index(wait.array) < order.index(name) for wait in array.after), "a job waits for those that were submitted"
+        assert all(wait.kind == ("aftercorr" if wait.task is None else "afterok") for wait in array.after)
+
+
+def test_a_student_with_a_trunk_of_its_own_waits_for_both(place, tmp_path, capsys):
+    (tmp_path / "table.toml").write_text("""
+        [[matrix]]
+        variants = ["b0", "b1"]
+        weights = "none"
+        recipe = "scratch"
+        [[matrix]]
+        variants = ["lite0", "lite1"]
+        scopes = ["general", "animals"]
+        weights = "none"
+        recipe = "scratch"
+        set = { distill_weight = 0.5 }
+        teacher = ["b0-general", "b1-general"]
+    """)
+    words = ["--members", tmp_path / "table.toml", "--cluster", "local", "--dry-run"]
+    assert produce(place, "--out", tmp_path / "all", *words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    told = [line.partition("=")[2] for line in lines if line.startswith(("#SBATCH --job-name", "#SBATCH --array", "#SBATCH --dependency"))]
+    assert told[:8] == ["all-train", "1,2", "all-train-by-1.2", "3,5", "afterok:1_1,afterok:1_2",
+                        "all-train-by-1.2-1-by-1.2", "3,5", "aftercorr:2,afterok:1_1,afterok:1_2"]  # fmt: skip
 
 
 def test_lines_whose_parents_are_done_wait_for_nothing(tmp_path):
@@ -323,7 +441,7 @@ def test_lines_whose_parents_are_done_wait_for_nothing(tmp_path):
 def test_ranks_of_a_member_are_not_started_on_a_cluster(tmp_path):
     members = [Member("b0", ranks=2)]
     assert "--ranks" in plan(tmp_path, tmp_path, members)[0].words
-    assert "--ranks" not in plan(tmp_path, tmp_path, members, starts_ranks=False)[0].words
+    assert "--ranks" not in plan(tmp_path, tmp_path, members, here=False)[0].words
 
 
 def test_the_jobs_are_the_golden_ones(place, tmp_path, capsys, monkeypatch):
@@ -363,6 +481,8 @@ if words[0] == "train":
     source = Path(words[words.index("--weights") + 1])
     if source.parent.name == "runs" and not (source / "card.json").is_file():
         sys.exit("what it starts from is not there")
+    if not all((Path(words[k + 1]) / "card.json").is_file() for k, word in enumerate(words) if word == "--teacher"):
+        sys.exit("a teacher is not there")
 time.sleep(1)
 if not failing:
     out.mkdir(parents=True, exist_ok=True)
@@ -373,13 +493,41 @@ sys.exit(1 if failing or (words[0] == "export" and "lite0-general" in str(out)) 
 """
 
 
+# b0-general, the third, fails: with it those that start from it or learn from it.
+TAUGHT = """
+[[matrix]]
+variants = ["lite0", "b0"]
+scopes = ["general", "animals"]
+weights = "none"
+[[member]]
+name = "good"
+variant = "b1"
+recipe = "distill"
+weights = "none"
+teacher = ["lite0-general"]
+[[member]]
+name = "bad"
+variant = "b1"
+recipe = "distill"
+weights = "none"
+teacher = ["lite0-general", "b0-general"]
+[[member]]
+name = "bad-animals"
+variant = "b1"
+scope = "animals"
+recipe = "distill"
+start_from = "good"
+teacher = ["b0-general"]
+"""
+
+
 def test_on_a_real_cluster_a_member_that_fails_holds_back_its_own_alone(slurm, place, tmp_path):
     (tmp_path / "toy.py").write_text(TOY)
     python = tmp_path / "python"
     python.write_text(f'#!/bin/bash\nexec {sys.executable} "{tmp_path}/toy.py" "$@"\n')
     python.chmod(0o755)
     (tmp_path / "cluster.toml").write_text(slurm.toml.read_text() + f'python = "{python}"\n')
-    (tmp_path / "table.toml").write_text('[[matrix]]\nvariants = ["lite0", "b0"]\nscopes = ["general", "animals"]\nweights = "none"')
+    (tmp_path / "table.toml").write_text(TAUGHT)
     environment = {**slurm.environment, "PYTHONPATH": str(REPOSITORY)}
     words = ["produce", str(place / "dataset"), "--out", "all", "--members", "table.toml", "--cluster", "cluster.toml"]
 
@@ -390,16 +538,21 @@ def test_on_a_real_cluster_a_member_that_fails_holds_back_its_own_alone(slurm, p
     done = family()
     assert done.returncode == 0, done.stderr
     numbers = json.loads((tmp_path / "all/submitted.json").read_text())
-    assert list(numbers) == ["all-train", "all-train-1", "all-export-train", "all-export-train-1", "all-evaluate"]
+    trainings = ["train", "train-1", "train-by-1", "train-by-1.3", "train-by-1-1-by-3"]
+    assert list(numbers) == [f"all-{name}" for name in (*trainings, *(f"export-{name}" for name in trainings), "evaluate")]
     twice = family()
     assert twice.returncode == 2 and "are not over" in twice.stderr
-    slurm.wait_until(lambda: not slurm.squeue(), 90, "all jobs to be over")
+    here = [word for word in words if word not in ("--cluster", "cluster.toml")]
+    beside = subprocess.run([sys.executable, "-m", "family.cli", *here], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert beside.returncode == 2 and "are not over" in beside.stderr
+    slurm.wait_until(lambda: not slurm.squeue(), 120, "all jobs to be over")
     order = (tmp_path / "order").read_text().splitlines()
     trained = ["train lite0-general False", "train lite0-animals False", "train b0-general True"]
     assert sorted(order[:3]) == sorted(trained) or set(trained) <= set(order)
     assert order.index(trained[0]) < order.index(trained[1])
     assert {"export lite0-general False", "export lite0-animals False"} <= set(order)
-    assert not [line for line in order if line.startswith(("train b0-animals", "export b0"))]
+    assert order.index("train lite0-general False") < order.index("train good False") and "export good False" in order
+    assert not [line for line in order if line.startswith(("train b0-animals", "train bad", "export b0", "export bad"))]
     evaluated = [k for k, line in enumerate(order) if line.startswith("evaluate")]
-    assert len(evaluated) == 4 and min(evaluated) > max(k for k, line in enumerate(order) if line.startswith("export"))
+    assert len(evaluated) == 7 and min(evaluated) > max(k for k, line in enumerate(order) if line.startswith("export"))
     assert list((tmp_path / "all/logs").glob("train-*.log"))

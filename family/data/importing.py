@@ -21,7 +21,7 @@ from family.data.sources import SUFFIXES, TABLES, read_source
 from family.data.splits import SPLITS, assign_splits
 from family.errors import UserError
 from family.outputs import is_done, whole_folder, write_json
-from family.progress import progress
+from family.progress import next_command, progress
 
 MAX_BYTES = 64 * 2**20
 
@@ -38,7 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     import_dataset(args.src, args.out, seed=args.seed, max_bad=args.max_bad, fresh=args.fresh)
-    print(f"next: family train {args.out} --out runs/first")
+    print(next_command("train", args.out, "--out", "runs/first"))
     return 0
 
 

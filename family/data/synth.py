@@ -9,7 +9,7 @@ from pathlib import Path
 from family.data.importing import import_dataset
 from family.data.synthetic import draw_listings, make_ontology
 from family.outputs import MADE_OF, is_done, write_json
-from family.progress import progress
+from family.progress import next_command, progress
 
 COLUMNS = ("listing_id", "image", "category", "title", "country", "seller_type", "price")
 
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{args.out}: already done")
     else:
         _synthesize(args.out, args.listings, args.categories, args.seed, made_of)
-    print(f"next: family train {args.out} --out runs/first --weights none --recipe scratch")
+    print(next_command("train", args.out, "--out", "runs/first", "--weights", "none", "--recipe", "scratch"))
     return 0
 
 

@@ -88,7 +88,7 @@ def plan_from_run(run: Path, variant: str, ontology: Ontology, leaves: Iterable[
         raise UserError(f"{mapping or run}: {error}") from error
     if not any(plan.sources):
         raise UserError(
-            f"{run} knows none of the {len(plan.sources)} categories by id or path; give --carry-head MAPPING.csv, or leave it out"
+            f"{run} knows none of the {len(plan.sources)} categories by id or path; give a mapping (old,new), or start without its head"
         )
     return plan
 
@@ -218,7 +218,7 @@ def _unchanged(old: _Leaves, new: _Leaves, told_old: set[int], told_new: set[int
             at, moved_to = old.paths[i], new.paths[j]
             other = f"{at!r} is now {new.ids[by_path[i]]!r}" if by_path.get(i, j) != j else f"{moved_to!r} was {old.ids[was_at[j]]!r}"
             raise UserError(
-                f"ids and paths disagree: {old.ids[i]!r} was {at!r} and is now {moved_to!r}, while {other}. Say in --carry-head MAPPING.csv "
+                f"ids and paths disagree: {old.ids[i]!r} was {at!r} and is now {moved_to!r}, while {other}. Say in a mapping (old,new) "
                 f"which goes where: the row {old.ids[i]},{new.ids[j]} goes by the id"
             )
     return list(kept.items())

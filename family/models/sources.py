@@ -1,7 +1,9 @@
-"""Where pretrained weights come from. No TensorFlow here."""
+"""Where pretrained weights come from, and which runs can teach. No TensorFlow here."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from family.card import read_card
 from family.errors import UserError
 from family.models.variants import Variant
 
@@ -30,3 +32,26 @@ def download_file(row: Variant, source: str) -> str:
         f"{row.name} has no published weights to download; got --weights {source}. Give a run, a Keras 2 HDF5 file "
         "(of an EfficientNet of the same width the convolutions fit by name), or none"
     )
+
+
+def check_teacher(run: Path, leaves: Iterable[str]) -> None:
+    """Hold that a run can teach a model of these leaves.
+
+    Raises:
+        UserError: it is not finished, or does not know all of them.
+    """
+    if not (run / "weights.h5").is_file():
+        raise UserError(f"the teacher {run} is no finished run (it has no weights.h5)")
+    check_knows(str(run), read_card(run)["classes"], leaves)
+
+
+def check_knows(teacher: str, known: Iterable[str], leaves: Iterable[str]) -> None:
+    """Hold that a teacher knows all leaves that it is asked about; it may know more.
+
+    Raises:
+        UserError: it does not.
+    """
+    unknown = sorted(set(leaves) - set(known))
+    if unknown:
+        raise UserError(f"the teacher {teacher} does not know {len(unknown)} of the categories: {', '.join(unknown[:3])}"
+                        + " ..." * (len(unknown) > 3))  # fmt: skip

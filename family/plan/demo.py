@@ -2,12 +2,14 @@
 
 import argparse
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from family.errors import Failure
-from family.outputs import is_done, write_json
+from family.outputs import MADE_OF, is_done, locked, write_json
+from family.plan.chaining import write_chains
+from family.plan.lines import plan
 from family.plan.members import chains_of, read_members
-from family.plan.produce import plan, write_chains
 from family.plan.steps import Step, run_steps
 
 N_LISTINGS, N_CATEGORIES, SEED = 1200, 40, 0
@@ -25,19 +27,21 @@ def run(args: argparse.Namespace) -> int:
     last = [Step(("show", str(results)), (results,))]
     for budget_ms in BUDGETS_MS:
         last.append(Step(("pick", str(results), "--budget-ms", str(budget_ms)), (results,)))
-    if is_done(out, made_of, args.fresh) and (out / "finished.json").is_file():
-        print(f"{out}: already done; `make demo FRESH=1` or `family demo --fresh` runs it anew")
-    else:
-        _make(out, made_of)
-    run_steps(last)
+    with locked(out) if args.fresh and out.is_dir() else nullcontext():  # what somebody is at is not moved aside
+        is_done(out, made_of, args.fresh)  # or an error: it holds something else
+    with locked(out):
+        if is_done(out, made_of) and (out / "finished.json").is_file():
+            print(f"{out}: already done; `make demo FRESH=1` or `family demo --fresh` runs it anew")
+        else:
+            _make(out, made_of)
+        run_steps(last)
     print((out / "report" / "report.html").absolute())
     return 0
 
 
 def _make(out: Path, made_of: dict) -> None:
     began = time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "made_of.json", made_of)
+    write_json(out / MADE_OF, made_of)
     dataset = out / "dataset"
     words = ("data", "synth", str(dataset), "--listings", str(N_LISTINGS), "--categories", str(N_CATEGORIES), "--seed", str(SEED))
     members = read_members("demo")

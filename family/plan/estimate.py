@@ -9,12 +9,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from family.card import read_card
 from family.data.dataset import Dataset
 from family.data.order import n_updates
 from family.data.splits import SPLITS
 from family.machine import cpu_model
 from family.models.variants import expected_step_ms, variant
 from family.plan.members import Member
+from family.plan.sharing import sharing
 from family.plan.steps import AT_ONCE, DONE, Step, Told
 from family.recipe import Recipe, read_recipe
 
@@ -39,6 +41,8 @@ class Work:
     n_features: int
     px: int
     rows: dict[str, int]  # by split
+    taught_s: float = 0.0  # of its teachers' answers to one row
+    finds_features: bool = False  # of the frozen trunk, which an earlier member computes
 
     @property
     def forward_s(self) -> float:
@@ -48,9 +52,10 @@ class Work:
         recipe, n = self.recipe, self.rows["train"]
         spent_s = _START_S
         if recipe.head_epochs:
-            spent_s += n * self.forward_s + self._updates(recipe.head_epochs) * _HEAD_UPDATE_S + self.rows["val"] * self.forward_s
+            seen = (0 if self.finds_features else n * recipe.feature_views) + self.rows["val"]
+            spent_s += seen * self.forward_s + self._updates(recipe.head_epochs) * _HEAD_UPDATE_S
         if recipe.finetune_epochs:
-            spent_s += self._updates(recipe.finetune_epochs) * min(recipe.batch_size, n) * self.step_s
+            spent_s += self._updates(recipe.finetune_epochs) * min(recipe.batch_size, n) * (self.step_s + self.taught_s)
             spent_s += recipe.finetune_epochs * self.rows["val"] * self.forward_s
         return spent_s
 
@@ -82,8 +87,8 @@ class Work:
         return files + _N_SAMPLES * _BYTES_OF_A_SAMPLE_PX * (2 * self.px) ** 2
 
     def features_bytes(self) -> float:
-        """Return the room that the head phase needs until it ends."""
-        return 4 * self.rows["train"] * self.n_features if self.recipe.head_epochs else 0
+        """Return the room that the head phase needs until it ends; where members share it, until they are all trained."""
+        return 4 * self.rows["train"] * self.n_features * self.recipe.feature_views if self.recipe.head_epochs else 0
 
 
 def work_of(member: Member, dataset: Dataset, cores: int) -> Work:
@@ -96,7 +101,35 @@ def work_of(member: Member, dataset: Dataset, cores: int) -> Work:
     px = recipe.resolution_px or row.resolution_px
     n_classes = len(dataset.scope(member.scope).leaves)
     n_parameters = row.n_parameters + (n_classes - 1000) * (row.n_features + 1)
-    return Work(recipe, expected_step_ms(row, px, 1) / 1000 / cores, n_parameters, row.n_features, px, count_rows(dataset, member.scope))
+    return Work(recipe, _step_s(member.variant, px, cores), n_parameters, row.n_features, px, count_rows(dataset, member.scope))
+
+
+def _step_s(name: str, px: int, cores: int) -> float:
+    return expected_step_ms(variant(name), px, 1) / 1000 / cores
+
+
+def works_of(members: list[Member], dataset: Dataset, cores: int, here: bool = True) -> list[Work]:
+    """Return what each member of a plan has to do beside the others: teachers answer its rows, and features may be there already.
+
+    Args:
+        here: as in `plan`.
+
+    Raises:
+        UserError: as `work_of`, or a teacher's card can't be read.
+    """
+    first_of = sharing(members) if here else {}
+    works: dict[str, Work] = {}
+    for member in members:
+        taught_s = sum(works[name].forward_s if name in works else _forward_s(Path(name), cores) for name in member.teacher)
+        finds = first_of.get(member.folder, member.folder) != member.folder
+        works[member.folder] = replace(work_of(member, dataset, cores), taught_s=taught_s, finds_features=finds)
+    return list(works.values())
+
+
+def _forward_s(teacher: Path, cores: int) -> float:
+    """Return the seconds of a run's answer to one row, in TensorFlow."""
+    card = read_card(teacher)
+    return _step_s(card["variant"], card["resolution_px"], cores) * _FORWARD
 
 
 def count_rows(dataset: Dataset, scope: str) -> dict[str, int]:
@@ -120,16 +153,26 @@ def with_times(steps: list[Step], members: list[Member], works: list[Work]) -> l
     return [replace(step, expected_s=s) for step, s in zip(steps, times, strict=True)]
 
 
-def room_bytes(steps: Iterable[Step], members: list[Member], works: list[Work]) -> float:
-    """Return the disk that the steps fill, with the features that one training at a time keeps until its head phase ends."""
-    total = passing = 0.0
-    for step in steps:
+def room_bytes(steps: Iterable[Step], members: list[Member], works: list[Work], here: bool = True) -> float:
+    """Return the disk that the steps fill at most.
+
+    Features that members share are there until all of these are trained, once for all; those of another member until its head phase ends,
+    here of one training at a time, on a cluster of many.
+    """
+    first_of = sharing(members)
+    total, passing = 0.0, [0.0]
+    shared: dict[str, float] = {}
+    for step in (step for step in steps if step.member):
+        member, work = members[step.member - 1], works[step.member - 1]
         if step.stage == "train":
-            total += works[step.member - 1].run_bytes()
-            passing = max(passing, works[step.member - 1].features_bytes())
+            total += work.run_bytes()
+            if "--features" in step.words:
+                shared[first_of[member.folder]] = work.features_bytes()
+            else:
+                passing.append(work.features_bytes())
         elif step.stage == "export":
-            total += works[step.member - 1].bundle_bytes(members[step.member - 1].schemes.split(","))
-    return total + passing
+            total += work.bundle_bytes(member.schemes.split(","))
+    return total + sum(shared.values()) + (max(passing) if here else sum(passing))
 
 
 class Clock(Told):
@@ -165,7 +208,7 @@ class Clock(Told):
     def begins(self, k: int, n: int, step: Step) -> None:
         place = f", member {step.member} of {self._n_members}" if step.member else ""
         print(f"\n[{k} of {n}{place}, {span(self._now() - self._began)}, about {span(self.left_s())} left] {step}", flush=True)
-        self._begun[step.words] = _output(step).exists()
+        self._begun[step.words] = output_of(step).exists()
 
     def passed_over(self, step: Step) -> None:
         self._left.pop(step.words, None)
@@ -180,7 +223,8 @@ class Clock(Told):
             file.write(json.dumps(row) + "\n")
 
 
-def _output(step: Step) -> Path:
+def output_of(step: Step) -> Path:
+    """Return what a step writes."""
     return Path(step.words[step.words.index("--out") + 1])
 
 

@@ -1,5 +1,6 @@
 """Tables of members: rows of one member each, and matrices of variants x scopes that expand to rows."""
 
+import difflib
 import re
 import tomllib
 from collections.abc import Callable, Iterable
@@ -13,7 +14,7 @@ from family.errors import UserError, unknown_name
 FOLDER = Path(__file__).parent.parent / "members"
 VERTICALS = "verticals"  # among the scopes of a matrix: every vertical that ships
 _DOWNLOADED = "imagenet"
-_KINDS = {"ranks": int, "set": dict, "variants": list, "scopes": list}
+_KINDS = {"ranks": int, "set": dict, "variants": list, "scopes": list, "teacher": list, "anew": bool}
 _LITE = re.compile(r"lite(\d)")
 
 
@@ -26,10 +27,18 @@ class Member:
     recipe: str = "transfer"
     weights: str = _DOWNLOADED
     start_from: str = ""  # the name of an earlier member whose trunk it starts from
+    teacher: tuple[str, ...] = ()  # earlier members by their names, or folders of finished runs, whose answers it learns from
+    anew: bool = False  # it starts as the table says where the others start from their namesakes of an earlier family
     name: str = ""  # of its folders; default: variant-scope
     ranks: int = 1
     schemes: str = "fp32,int8"
     set: dict | None = None  # fields of the recipe
+    carry_head: str | None = None  # no field of a table (`produce --from`): the head of the run that `weights` is, by this mapping or ""
+
+    @property
+    def parent(self) -> str:
+        """The member of this family whose trunk it starts from, or ""."""
+        return self.start_from if self.carry_head is None else ""
 
     @property
     def folder(self) -> str:
@@ -41,7 +50,7 @@ class Member:
         return [f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in (self.set or {}).items()]
 
 
-_OF_A_MEMBER = tuple(field.name for field in fields(Member))
+_OF_A_MEMBER = tuple(field.name for field in fields(Member) if field.name != "carry_head")
 _OF_A_MATRIX = ("variants", "scopes", *(name for name in _OF_A_MEMBER if name not in ("variant", "scope", "start_from")))
 
 
@@ -99,7 +108,7 @@ def read_members(name: str, weights: list[str] = ()) -> list[Member]:
     """Read a members table by name or file.
 
     A `[[matrix]]` has `variants`, `scopes` (default: general; `verticals` stands for all that ship) and the fields of a member;
-    in its `name`, {variant} and {scope} are replaced. A vertical of it starts from the trunk of the last general member of its
+    in its `name` and `teacher`, {variant} and {scope} are replaced. A vertical of it starts from the trunk of the last general member of its
     variant, where there is one.
 
     Args:
@@ -107,7 +116,8 @@ def read_members(name: str, weights: list[str] = ()) -> list[Member]:
             of the B variant of its number: same layers, same shapes.
 
     Raises:
-        UserError: no such table, an unknown field, two members of one name, or weights that don't say whose they are.
+        UserError: no such table, an unknown field, two members of one name, a member that starts from or learns from what is neither
+            an earlier one nor a run, or weights that don't say whose they are.
     """
     known = tables()
     path = Path(name) if name.endswith(".toml") else known.get(name)
@@ -125,6 +135,10 @@ def read_members(name: str, weights: list[str] = ()) -> list[Member]:
     for k, member in enumerate(members):
         if member.start_from and member.start_from not in names[:k]:
             raise UserError(f"{path}: {member.folder} starts from {member.start_from!r}, which is no earlier member")
+        for teacher in member.teacher:
+            if teacher not in names[:k] and not (Path(teacher) / "card.json").is_file():
+                close = "".join(f"; did you mean {name!r}?" for name in difflib.get_close_matches(teacher, names[:k], n=1))
+                raise UserError(f"{path}: {member.folder} has the teacher {teacher!r}, which is no earlier member and no finished run{close}")
     return _give_weights(members, list(weights))
 
 
@@ -139,22 +153,27 @@ def _members_of(table: dict, path: Path) -> list[Member]:
             raise UserError(f"{path}: members are tables, each under [[member]] or [[matrix]]")
         for row in rows:
             _check_row(row, _OF_A_MEMBER if kind == "member" else _OF_A_MATRIX, kind, path)
-            members += [Member(**row)] if kind == "member" else _expand(row, members)
+            members += [_member(row)] if kind == "member" else _expand(row, members)
     return members
+
+
+def _member(row: dict) -> Member:
+    return Member(**{**row, "teacher": tuple(row.get("teacher", ()))})
 
 
 def _expand(row: dict, earlier: list[Member]) -> list[Member]:
     """Return the members of a matrix, variant by variant, the general one first."""
-    shared = {key: value for key, value in row.items() if key not in ("variants", "scopes", "name")}
+    shared = {key: value for key, value in row.items() if key not in ("variants", "scopes", "name", "teacher")}
     wanted = row.get("scopes", [GENERAL])
     scopes = [name for scope in wanted for name in (verticals() if scope == VERTICALS else [scope])]
     members = []
     for variant in row["variants"]:
         for scope in sorted(scopes, key=lambda scope: scope != GENERAL):
-            name = row.get("name", "").replace("{variant}", variant).replace("{scope}", scope_name(scope))
+            name, *teacher = (text.replace("{variant}", variant).replace("{scope}", scope_name(scope)) for text in
+                              (row.get("name", ""), *row.get("teacher", ())))  # fmt: skip
             generals = [m.folder for m in [*earlier, *members] if (m.variant, m.scope) == (variant, GENERAL)]
             start_from = generals[-1] if generals and scope != GENERAL else ""
-            members.append(Member(variant=variant, scope=scope, name=name, start_from=start_from, **shared))
+            members.append(_member({**shared, "variant": variant, "scope": scope, "name": name, "start_from": start_from, "teacher": teacher}))
     return members
 
 
@@ -164,7 +183,7 @@ def _check_row(row: dict, allowed: tuple[str, ...], kind: str, path: Path) -> No
             raise unknown_name(f"field of a {kind} in {path}", key, allowed)
         if type(value) is not _KINDS.get(key, str):
             raise UserError(f"{path}: {key} takes a {_KINDS.get(key, str).__name__}; got {value!r}")
-    for key in ("variants", "scopes"):
+    for key in ("variants", "scopes", "teacher"):
         if key in row and not (row[key] and all(isinstance(name, str) for name in row[key])):
             raise UserError(f'{path}: {key} takes a list of names, such as ["b0"]; got {row[key]!r}')
     if not {"variant", "variants"} & row.keys():

@@ -20,10 +20,11 @@ from family.data.order import n_updates
 from family.data.scopes import GENERAL, scope_name, scope_subtrees
 from family.errors import ComeBack, Ended, Failure, UserError
 from family.models.carrying import HeadPlan, plan_from_run
-from family.models.sources import DOWNLOADS, NONE, download_file, weights_path
+from family.models.sources import DOWNLOADS, NONE, check_teacher, download_file, weights_path
 from family.models.variants import expected_step_ms, resolution_of, variant
 from family.outputs import MADE_OF, is_done, locked, read_json, whole_file, write_json
-from family.recipe import Recipe, read_recipe, to_toml
+from family.progress import next_command
+from family.recipe import Recipe, check_taught, read_recipe, to_toml
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,12 +46,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="keep the frozen trunk's features there, for other runs too (default: in RUN, until it ends)",
     )
-    parser.add_argument("--carry-head", nargs="?", const="", metavar="MAPPING.csv",
+    parser.add_argument("--carry-head", nargs="?", const="", type=_mapping, metavar="MAPPING.csv",
                         help="with --weights RUN: take the head's rows of the categories that are the same, and of those that MAPPING.csv "
                              "(old,new) tells of; without it, the trunk alone")  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of RUN")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="key=value", help="change a field of the recipe")
     parser.add_argument("--fresh", action="store_true", help="move a RUN that is there aside")
+
+
+def _mapping(text: str) -> str:
+    """Return the file of --carry-head, or "" where it stands alone; a DATASET behind it is taken for one."""
+    if text and not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"{text!r} is no file; the word behind --carry-head is taken for MAPPING.csv, so write DATASET before it")
+    return text
 
 
 def run(args: argparse.Namespace) -> int:
@@ -122,8 +130,12 @@ def _make_way(args: argparse.Namespace, made_of: dict) -> None:
 
 
 def _say_done(args: argparse.Namespace) -> int:
-    print(f"{args.out}: already done\nnext: family evaluate {args.out} {args.dataset} --out {args.out}-test")
+    print(f"{args.out}: already done\n{_next(args)}")
     return 0
+
+
+def _next(args: argparse.Namespace) -> str:
+    return next_command("evaluate", args.out, args.dataset, "--out", f"{args.out}-test")
 
 
 def _prepare(out: Path, made_of: dict, recipe: Recipe) -> None:
@@ -181,16 +193,9 @@ def _refuse(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> None:
         raise UserError(
             f"no weights at {weights_path(args.weights)}; wanted none, {', '.join(DOWNLOADS)}, a Keras 2 HDF5 file, or a run folder"
         )
-    if bool(args.teacher) != (recipe.distill_weight > 0):
-        raise UserError("--teacher RUN and the recipe's distill_weight go together: give both (as with --recipe distill) or neither")
+    check_taught(recipe, bool(args.teacher))
     for teacher in args.teacher:
-        if not (teacher / "weights.h5").is_file():
-            raise UserError(f"the teacher {teacher} is no finished run (it has no weights.h5)")
-        unknown = set(dataset.scope(args.scope).leaves) - set(read_card(teacher)["classes"])
-        if unknown:
-            raise UserError(f"the teacher {teacher} does not know {len(unknown)} of the categories: {', '.join(sorted(unknown)[:3])} ...")
-    if args.teacher and recipe.finetune_epochs == 0:
-        raise UserError("--teacher teaches in the second phase, and the recipe has none (finetune_epochs = 0)")
+        check_teacher(teacher, dataset.scope(args.scope).leaves)
     if args.ranks > 1 and world_size() > 1 and not started_by_launcher():
         raise UserError(
             f"--ranks {args.ranks} inside a world of {world_size()} ranks; leave it out: srun, horovodrun or mpirun started the ranks"
@@ -310,7 +315,7 @@ def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: Wo
     if world.is_first:
         save_run(args.out, model, _card(args, dataset, recipe, world, devices, train, how, loaded, phases, model, teachers))
         print(f"{args.out}: trained {member_name(read_json(args.out / 'card.json'))}")
-        print(f"next: family evaluate {args.out} {args.dataset} --out {args.out}-test")
+        print(_next(args))
     world.barrier()
 
 

@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -75,14 +75,8 @@ class Extraction:
     def digest(self) -> str:
         """Return what tells these features from others: the trunk's weights, the images, and how they are seen."""
         digest = hashlib.sha256()
-        recipe = self.recipe
-        seen = (
-            (recipe.seed, recipe.crop_min_area, recipe.flip, replace(recipe.augmentation, mixup=0.0, cutmix=0.0))
-            if recipe.feature_views > 1
-            else ()
-        )
         versions = (_FORMAT, tf.__version__, PIL.__version__)
-        digest.update(repr((versions, self.how.card(), recipe.precision, recipe.feature_views, seen)).encode())
+        digest.update(repr((versions, self.how.card(), *self.recipe.features_seen)).encode())
         digest.update(json.dumps(self.trunk.get_config(), sort_keys=True, default=str).encode())
         for array in self.trunk.get_weights():
             digest.update(np.ascontiguousarray(array).tobytes())

@@ -1,10 +1,12 @@
 """Optimizers: one of tf_keras for each group of variables that share a rate; one rate, loss scale and decision for all groups."""
 
+import math
 from dataclasses import dataclass
 
 import tensorflow as tf
 import tf_keras
 
+from family.data.order import n_updates
 from family.models.blocks import depths
 from family.recipe import Recipe
 
@@ -151,6 +153,29 @@ class Optimizer:
                 tf.cond(group.optimizer.learning_rate > 0, lambda group=group: group.apply(gradients), lambda: None)
             else:
                 group.apply(gradients)
+
+
+def warn_of_sleepers(recipe: Recipe, model: tf_keras.Model, n_rows: int) -> str:
+    """Return a warning where the second phase ends before `unfreeze_epochs` lets all blocks learn, or "".
+
+    Args:
+        model: of `build_variant`.
+        n_rows: training rows of an epoch.
+    """
+    if not (recipe.unfreeze_epochs and recipe.finetune_epochs):
+        return ""
+    an_epoch = n_updates(n_rows, recipe.batch_size)
+    planned = recipe.finetune_epochs * an_epoch
+    n = min(planned, recipe.max_updates or planned)
+    last_epochs = (n - 1) / an_epoch  # that are done when the last update begins
+    depth_of = depths(model)
+    blocks = {depth_of[layer.name] for layer in model.layers if layer.trainable_variables}
+    asleep = [depth for depth in blocks if recipe.unfreeze_epochs * depth > last_epochs]
+    if not asleep:
+        return ""
+    return (f"warning: {len(asleep)} of {len(blocks)} blocks never learn: with unfreeze_epochs = {recipe.unfreeze_epochs:g} the lowest one begins after "
+            f"{recipe.unfreeze_epochs * max(blocks):g} epochs, and the phase has {n / an_epoch:.3g}. All learn with unfreeze_epochs up to "
+            f"{math.floor(1000 * last_epochs / max(blocks)) / 1000:g}, or more finetune_epochs")  # fmt: skip
 
 
 def _places(recipe: Recipe, model: tf_keras.Model, variables: list) -> dict[int, list[int]]:

@@ -24,7 +24,7 @@ from family.recipe import Recipe
 from family.training.features import Extraction, compute_features
 from family.training.log import Log
 from family.training.losses import make_loss
-from family.training.optimizers import Optimizer
+from family.training.optimizers import Optimizer, warn_of_sleepers
 from family.training.rates import learning_rate, lowered
 from family.training.saving import Position, Saver, assign
 from family.training.stages import in_epoch
@@ -81,6 +81,8 @@ def train_phases(job: Job, has_trunk: bool, resume: bool) -> list[dict]:
     names = (["head"] if job.recipe.head_epochs else []) + (["finetune"] if job.recipe.finetune_epochs else [])
     saver = Saver(job.run, job.model, job.recipe, job.world, job.log, job.wishes, _features_folder(job) if "head" in names else job.run)
     arrays, position = (saver.restore() if resume else None) or ({}, Position())
+    if warning := warn_of_sleepers(job.recipe, job.model, len(job.train)):
+        job.log.warn(warning)
     for number, name in enumerate(names):
         if number < position.phase:
             continue
