@@ -19,7 +19,7 @@ import pyarrow.parquet
 
 from benchmarks.ablation import long_tail, summarize, table, tail_figures, tree_figures
 from family.data.dataset import Dataset, digest_table, open_dataset
-from family.errors import Failure, UserError
+from family.errors import ComeBack, Ended, Failure, UserError
 from family.outputs import read_json, whole_folder, write_json
 from family.plan.members import published
 from family.plan.steps import Step, run_steps
@@ -62,10 +62,11 @@ def main() -> int:
     parser.add_argument("--resolution", type=int, default=128, metavar="PX")
     parser.add_argument("--epochs", type=int, default=4, metavar="N", help="of the second phase (default 4)")
     parser.add_argument("--seeds", type=int, metavar="N", help="(default: 3 of distill, 1 of the others)")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="key=value", help="change a field in all trainings")
     args = parser.parse_args()
     try:
         measure(args)
-    except (UserError, Failure) as error:
+    except (UserError, Failure, ComeBack, Ended) as error:
         print(error, file=sys.stderr)
         return error.exit_code
     return 0
@@ -95,7 +96,7 @@ def measure(args: argparse.Namespace) -> dict:
         "kind": f"recipes-{args.what}",
         "at": now(),
         "command": f"python -m benchmarks.recipes {args.what} DATASET --weights VARIANT=FILE ... --work DIR --out FILE.json "
-        f"--resolution {args.resolution} --epochs {args.epochs} --seeds {len(seeds)}",
+        f"--resolution {args.resolution} --epochs {args.epochs} --seeds {len(seeds)}" + "".join(f" --set {text}" for text in args.settings),
         "dataset": {"name": dataset.about["name"], "digest": dataset.digest},
         "rows": "a long-tailed copy for each seed, all test rows" if comparison.is_long_tailed else "all",
         "resolution_px": args.resolution,
@@ -129,7 +130,7 @@ def steps(args: argparse.Namespace, comparison: Comparison, datasets: dict[int, 
         fields = {"resolution_px": args.resolution, "finetune_epochs": args.epochs, **fields}
         words = ["train", str(dataset), "--out", str(run), "--variant", variant, "--weights", source, "--resume"]
         words += ["--features", str(args.work / "features"), *more]
-        words += [word for key, value in fields.items() for word in ("--set", f"{key}={value}")]
+        words += [word for setting in (*(f"{key}={value}" for key, value in fields.items()), *args.settings) for word in ("--set", setting)]
         trainings.append(Step(tuple(words)))
         evaluations.append(Step(("evaluate", str(run), str(dataset), "--out", str(args.work / "evaluations" / name)), (run / "card.json",)))
 

@@ -31,6 +31,7 @@ from family.training.stages import in_epoch
 from family.training.update import make_update
 
 _STEPS_TOLD = 100  # the first ones are all in metrics.jsonl, later every so many
+_AGREED_EVERY = 50  # updates, where they don't agree by themselves
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,9 @@ class Phase:
     rate: float
     schedule: str
     stops_on_plateau: bool  # of training accuracy
+    # Every rank computes whole updates and sums nothing: for a head on features that takes a few milliseconds, and waiting for one
+    # another's sums 60 on CPUs (an epoch of Caltech-101 at two ranks: 10 s with sums). They agree on signals every so often.
+    is_whole: bool = False
     val_patience: int = 0  # epochs without a better validation accuracy that end it; 0: never
     keeps_best: bool = False  # ends with the weights of the best validation accuracy
     ema: bool = False
@@ -117,7 +121,8 @@ def _head_phase(job: Job, saver: Saver) -> Phase:
 
     head = head_of(job.model)
     recipe = job.recipe
-    return Phase("head", head, head.trainable_variables, batches, recipe.head_epochs, recipe.head_rate, "constant", stops_on_plateau=True)
+    return Phase("head", head, head.trainable_variables, batches, recipe.head_epochs, recipe.head_rate, "constant",
+                 stops_on_plateau=True, is_whole=True)  # fmt: skip
 
 
 def _finetune_phase(job: Job, has_trunk: bool, saver: Saver) -> Phase:
@@ -136,7 +141,8 @@ def _finetune_phase(job: Job, has_trunk: bool, saver: Saver) -> Phase:
 
     model = logits_of(job.model)
     return Phase("finetune", model, model.trainable_variables, batches, recipe.finetune_epochs, recipe.finetune_rate, recipe.schedule,
-                 False, recipe.val_patience, recipe.weights_kept == "best", recipe.ema_decay > 0, job.teacher)  # fmt: skip
+                 stops_on_plateau=False, val_patience=recipe.val_patience, keeps_best=recipe.weights_kept == "best",
+                 ema=recipe.ema_decay > 0, teacher=job.teacher)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -204,7 +210,8 @@ def _start_learner(job: Job, phase: Phase, arrays: dict) -> Learner:
     @cache
     def update_at(px: int, dropout: float) -> Callable:
         model = at_resolution(phase.model, px) if px else phase.model
-        return make_update(model, phase.variables, optimizer, job.world, recipe, loss, phase.teacher)
+        world = World() if phase.is_whole else job.world
+        return make_update(model, phase.variables, optimizer, world, recipe, loss, phase.teacher)
 
     def update_in(epoch: int) -> Callable:
         if phase.name == "head":
@@ -221,7 +228,8 @@ def _run_epoch(job: Job, phase: Phase, learner: Learner, position: Position, sav
     recipe, world, began = job.recipe, job.world, time.monotonic()
     first = position.epoch * learner.updates_an_epoch
     draws = expected_draws(job.train.labels, recipe.sampling_power)
-    slices = epoch_slices(len(job.train), recipe.batch_size, recipe.seed, position.epoch, world.rank, world.size, draws)
+    rank, size = (0, 1) if phase.is_whole else (world.rank, world.size)
+    slices = epoch_slices(len(job.train), recipe.batch_size, recipe.seed, position.epoch, rank, size, draws)
     slices = slices[position.update : learner.n_updates - first]
     warmup = recipe.warmup_epochs * learner.updates_an_epoch
     what = f"{phase.name} epoch {position.epoch + 1}/{phase.epochs}"
@@ -244,7 +252,8 @@ def _run_epoch(job: Job, phase: Phase, learner: Learner, position: Position, sav
         position.sums = [a + b for a, b in zip(position.sums, told[:3], strict=True)]
         if position.step <= _STEPS_TOLD or position.step % _STEPS_TOLD == 0:
             job.log("step", phase=phase.name, step=position.step, loss=told[0] / told[2], rate=rate)
-        saver.heed(told[3:-1], position, learner.optimizer.state)
+        agreed = _agree(world, saver, position) if phase.is_whole else told[3:-1]
+        saver.heed(agreed, position, learner.optimizer.state)
     saver.reduce_statistics()
     loss, right, rows = position.sums
     row = {"phase": phase.name, "epoch": position.epoch + 1, "step": position.step, "loss": loss / rows, "accuracy": right / rows,
@@ -256,6 +265,11 @@ def _run_epoch(job: Job, phase: Phase, learner: Learner, position: Position, sav
     job.log("epoch", **row)
     position.epoch, position.update, position.sums = position.epoch + 1, 0, [0.0, 0.0, 0.0]
     return row
+
+
+def _agree(world: World, saver: Saver, position: Position) -> list[float]:
+    """Return what ranks want, summed over them, at updates where it is time to ask; nothing at the others."""
+    return world.sum(saver.wants()).tolist() if position.step % _AGREED_EVERY == 0 else [0.0, 0.0, 0.0]
 
 
 def check_finite(loss: float, norm: float, phase: str, position: Position, rate: float) -> None:
