@@ -30,3 +30,15 @@ def download_file(row: Variant, source: str) -> str:
         f"{row.name} has no published weights to download; got --weights {source}. Give a run, a Keras 2 HDF5 file "
         "(of an EfficientNet of the same width the convolutions fit by name), or none"
     )
+
+
+def check_source(row: Variant, source: str) -> None:
+    """Hold that a source is none, a download that the variant has, or a file that is there.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    if source in DOWNLOADS:
+        download_file(row, source)
+    elif source != NONE and not weights_path(source).is_file():
+        raise UserError(f"no weights at {weights_path(source)}; wanted none, {', '.join(DOWNLOADS)}, a Keras 2 HDF5 file, or a run folder")
