@@ -7,10 +7,10 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
+from family.data.crops import read_cropped, row_draws
 from family.data.dataset import Rows
 from family.data.images import Preprocessing, decode_image
 from family.data.order import epoch_order
-from family.data.pipeline import draw_crop, row_draws
 from family.models.builders import library_trunk
 from family.models.variants import variant
 from family.recipe import Recipe
@@ -49,19 +49,19 @@ def compile_as_ours(model: tf_keras.Model, recipe: Recipe, rate: float) -> None:
     model.compile(optimizer, loss, metrics=["accuracy"])
 
 
-def fit_input(rows: Rows, recipe: Recipe, augmented: bool) -> tf.data.Dataset:
-    """Return endless (uint8 images, labels) batches of full size, decoded and cropped by our functions."""
+def fit_input(rows: Rows, recipe: Recipe, augmented: bool, n_epochs: int = 1) -> tf.data.Dataset:
+    """Return endless (uint8 images, labels) batches of full size, decoded and cropped by our functions, in our order of so many epochs."""
     how, px = Preprocessing(recipe.resolution_px, recipe.aspect), recipe.resolution_px
 
     def read(row: int) -> np.ndarray:
-        box, flip = draw_crop(recipe, row_draws(recipe.seed, 0, int(row))) if augmented else (None, False)
-        pixels = decode_image(rows.read(row), how, box)
-        return pixels[:, ::-1] if flip else pixels
+        if augmented:
+            return read_cropped(rows, int(row), how, recipe, row_draws(recipe.seed, 0, int(row)))
+        return decode_image(rows.read(row), how)
 
     def decode(row, label):
         return tf.ensure_shape(tf.numpy_function(read, [row], tf.uint8, stateful=False), (px, px, 3)), label
 
-    order = epoch_order(len(rows), recipe.seed, 0)
+    order = np.concatenate([epoch_order(len(rows), recipe.seed, epoch) for epoch in range(n_epochs)])
     data = tf.data.Dataset.from_tensor_slices((order, rows.labels[order])).repeat()
     return data.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(recipe.batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
@@ -72,35 +72,48 @@ class KerasFit:
     def __init__(self, name: str, rows: Rows, recipe: Recipe):
         self._model = library_model(name, len(rows.ontology.leaves), recipe, trainable_trunk=True)
         compile_as_ours(self._model, recipe, recipe.finetune_rate)
-        self._data, self._batch_size = fit_input(rows, recipe, augmented=True), recipe.batch_size
+        self._data = fit_input(rows, recipe, augmented=True)
 
-    def images_per_s(self, n_steps: int) -> float:
-        """Fit `n_steps` steps and return images/s from the end of the first to the end of the last."""
+    def time_steps(self, n_steps: int) -> float:
+        """Fit a step untimed and return the seconds of the next `n_steps`."""
         clock = _Clock()
-        self._model.fit(self._data, steps_per_epoch=n_steps, epochs=1, verbose=0, callbacks=[clock])
-        return (n_steps - 1) * self._batch_size / (clock.ends_s[-1] - clock.ends_s[0])
+        self._model.fit(self._data, steps_per_epoch=1 + n_steps, epochs=1, verbose=0, callbacks=[clock])
+        return clock.ends_s[-1] - clock.ends_s[0]
 
 
-def time_frozen_fit(name: str, rows: Rows, recipe: Recipe, n_epochs: int, limit_s: float) -> dict:
-    """Time `fit` with a frozen trunk for so many epochs; past the limit, the rest is estimated from the steps so far.
+class FrozenFit:
+    """A compiled model whose trunk is frozen, as Keras' guide to transfer learning has it."""
 
-    Returns:
-        {"keras_fit_s", "keras_fit_estimated", "keras_fit_steps", "keras_fit_timed_steps"}
-    """
-    model = library_model(name, len(rows.ontology.leaves), recipe, trainable_trunk=False)
-    compile_as_ours(model, recipe, recipe.head_rate)
-    steps_an_epoch = -(-len(rows) // recipe.batch_size)
-    n_steps = steps_an_epoch * n_epochs
-    clock = _Clock(limit_s)
-    model.fit(fit_input(rows, recipe, augmented=False), steps_per_epoch=steps_an_epoch, epochs=n_epochs, verbose=0, callbacks=[clock])
-    ends_s = np.array(clock.ends_s)
-    first_s = float(ends_s[0] - clock.began_s)  # with tracing
-    later_s = float(ends_s[-1] - ends_s[0])
-    n_timed = len(ends_s)
-    estimated_s = first_s + (later_s / max(1, n_timed - 1)) * (n_steps - 1)
-    return {
-        "keras_fit_s": estimated_s,
-        "keras_fit_estimated": n_timed < n_steps,
-        "keras_fit_steps": n_steps,
-        "keras_fit_timed_steps": n_timed,
-    }
+    def __init__(self, name: str, rows: Rows, recipe: Recipe, trunk: tf_keras.Model):
+        """Take the weights of the trunk from a model of `build_variant`, by the layers' names."""
+        self.model = library_model(name, len(rows.ontology.leaves), recipe, trainable_trunk=False)
+        copy_weights(trunk, self.model)
+        compile_as_ours(self.model, recipe, recipe.head_rate)
+        self._rows, self._recipe = rows, recipe
+
+    def time_epochs(self, n_epochs: int, limit_s: float) -> dict:
+        """Time `fit` for so many epochs; past the limit it is ended, and the rest is estimated from the steps so far.
+
+        Returns:
+            {"keras_fit_s", "keras_fit_estimated", "keras_fit_steps", "keras_fit_timed_steps"}
+        """
+        recipe = self._recipe
+        steps_an_epoch = -(-len(self._rows) // recipe.batch_size)
+        n_steps = steps_an_epoch * n_epochs
+        data, clock = fit_input(self._rows, recipe, augmented=False, n_epochs=n_epochs), _Clock(limit_s)
+        self.model.fit(data, steps_per_epoch=steps_an_epoch, epochs=n_epochs, verbose=0, callbacks=[clock])
+        n_timed, first_s, later_s = len(clock.ends_s), clock.ends_s[0] - clock.began_s, clock.ends_s[-1] - clock.ends_s[0]
+        return {
+            "keras_fit_s": first_s + later_s / max(1, n_timed - 1) * (n_steps - 1),  # the first one was traced, too
+            "keras_fit_estimated": n_timed < n_steps,
+            "keras_fit_steps": n_steps,
+            "keras_fit_timed_steps": n_timed,
+        }
+
+
+def copy_weights(ours: tf_keras.Model, theirs: tf_keras.Model) -> None:
+    """Give a library's trunk, which is a layer of `theirs`, the weights of the layers of the same names."""
+    (trunk,) = [layer for layer in theirs.layers if isinstance(layer, tf_keras.Model)]
+    for layer in trunk.layers:
+        if layer.weights:
+            layer.set_weights(ours.get_layer(layer.name).get_weights())

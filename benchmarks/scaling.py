@@ -4,25 +4,19 @@ import argparse
 import json
 import math
 import os
-import signal
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from family.errors import Failure, UserError
+from benchmarks.turns import Side, lengths_of_turns, standing, taking_turns
+from family.errors import UserError
 from family.outputs import read_json, whole_file
 
 START_DELAY_S = 0.3  # from the last process being ready to the common start
-POLL_S = 0.05
-TAIL_LINES = 12
-TURN_STEPS = 5  # a round goes to and fro in turns this short: a shared machine's speed wanders by 10 % within a minute
 # A turn of the other side may be long; a rank that dies is seen by watching, not by Gloo's timeout.
 PATIENCE = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "86400"}
 RANKS, ALONE = "ranks", "alone"
@@ -101,126 +95,46 @@ def _read_counts(args: argparse.Namespace) -> list[int]:
     return sorted({int(word) for word in words})
 
 
-@dataclass(frozen=True)
-class Side:
-    """The processes of one side; they hold still (stopped, without using a core) while it is not their turn."""
-
-    name: str
-    folder: Path
-    processes: list[subprocess.Popen]
-
-    def wait_for(self, stem: str) -> list[Path]:
-        """Wait until each process has written its file `stem-INDEX`.
-
-        Raises:
-            Failure: one of them ended; shows its last lines.
-        """
-        files = [self.folder / f"{stem}-{index}" for index in range(len(self.processes))]
-        while not all(file.exists() for file in files):
-            for index, process in enumerate(self.processes):
-                if process.poll() is not None:
-                    raise Failure(f"process {index} of the side {self.name!r} ended with {process.returncode}:\n{self._last_lines(index)}")
-            time.sleep(POLL_S)
-        return files
-
-    def _last_lines(self, index: int) -> str:
-        lines = (self.folder / "logs" / f"rank-{index}.log").read_text(errors="replace").splitlines()
-        return "\n".join(f"  {line}" for line in lines[-TAIL_LINES:])
-
-    def signal(self, number: signal.Signals) -> None:
-        for process in self.processes:
-            if process.poll() is None:
-                process.send_signal(number)
-
-    def take_turn(self, turn: int, n_steps: int) -> list[dict]:
-        """Run one turn and return what each process measured."""
-        self.signal(signal.SIGCONT)
-        self.say(f"turn-{turn}", str(n_steps))
-        self.wait_for(f"armed-{turn}")
-        self.say(f"go-{turn}", str(time.monotonic() + START_DELAY_S))
-        found = [read_json(file) for file in self.wait_for(f"done-{turn}")]
-        self.say(f"stop-{turn}")
-        self.wait_for(f"idle-{turn}")
-        self.signal(signal.SIGSTOP)
-        return found
-
-    def say(self, name: str, text: str = "") -> None:
-        with whole_file(self.folder / name) as partial:
-            partial.write_text(text)
-
-
-@contextmanager
-def standing(args: argparse.Namespace, dataset: Path, n: int, name: str, folder: Path, environment: dict | None = None) -> Iterator[Side]:
-    """Start a side's processes, let them trace and warm up, and give them, stopped."""
-    from distributed.launch import started
-
-    folder.mkdir()
-    words = ["--folder", str(folder), "--dataset", str(dataset), "--variant", args.variant, "--resolution", str(args.resolution),
-             "--batch-per-rank", str(args.batch_per_rank)]  # fmt: skip
-    commands = [[sys.executable, "-m", "benchmarks.scaling_worker", "--index", str(index), *words] for index in range(n)]
-    began = time.monotonic()
-    with started(commands, folder / "logs", joined=name == RANKS, environment={**PATIENCE, **(environment or {})}) as processes:
-        side = Side(name, folder, processes)
-        side.wait_for("ready")
-        _say(f"{n} {_what(name, n)}: traced and warm after {time.monotonic() - began:.0f} s")
-        side.signal(signal.SIGSTOP)
-        yield side
-
-
 def measure(args: argparse.Namespace, dataset: Path, n: int) -> list[dict]:
     """Return the pairs of turns of `n` ranks and of `n` trainers on their own; the side that begins changes from pair to pair."""
     names, pairs = [RANKS, ALONE], []
-    with taking_turns(args, dataset, n, names) as (take_turn, turn_steps):
+
+    def stand(name: str, folder: Path) -> AbstractContextManager[Side]:
+        return _standing(args, dataset, n, name, folder)
+
+    with taking_turns(names, stand, take_turn, args.steps, _say) as (take, turn_steps):
         lengths = lengths_of_turns(args.steps, turn_steps) * args.rounds
         for turn, n_steps in enumerate(lengths):
             found = {}
             for name in names if turn % 2 == 0 else names[::-1]:
-                found[name] = summarize_turn(take_turn(name, turn, n_steps), args.batch_per_rank, name)
+                found[name] = summarize_turn(take(name, turn, n_steps), args.batch_per_rank, name)
             pairs.append(found)
             rates = ", ".join(f"{n} {_what(name, n)} {found[name]['images_per_s']:.2f} images/s" for name in names)
             _say(f"turn {turn + 1} of {len(lengths)}: {rates}")
     return pairs
 
 
-def lengths_of_turns(n_steps: int, turn_steps: int) -> list[int]:
-    """Cut a round's steps into turns of about equal length, of at most `turn_steps`."""
-    n_turns = -(-n_steps // turn_steps)
-    return [n_steps // n_turns + (turn < n_steps % n_turns) for turn in range(n_turns)]
-
-
 @contextmanager
-def taking_turns(
-    args: argparse.Namespace, dataset: Path, n: int, names: list[str]
-) -> Iterator[tuple[Callable[[str, int, int], list[dict]], int]]:
-    """Give a function that runs a turn of a side, and the steps that a turn should have at most.
-
-    One set of processes serves all turns of its side, where memory holds both; otherwise each turn starts anew, and is long.
-    """
-    with tempfile.TemporaryDirectory(prefix="family-bench-") as temporary, ExitStack() as stack:
-        folder = Path(temporary)
-        sides = {names[0]: stack.enter_context(standing(args, dataset, n, names[0], folder / names[0]))}
-        if _has_room_beside(sides[names[0]]):
-            sides |= {name: stack.enter_context(standing(args, dataset, n, name, folder / name)) for name in names[1:]}
-            yield lambda name, turn, n_steps: sides[name].take_turn(turn, n_steps), TURN_STEPS
-            return
-        stack.close()
-        _say("memory does not hold both sides at once: each turn starts its processes anew")
-
-        def take_turn(name: str, turn: int, n_steps: int) -> list[dict]:
-            with standing(args, dataset, n, name, folder / f"{name}-{turn}") as side:
-                return side.take_turn(0, n_steps)
-
-        yield take_turn, args.steps
+def _standing(args: argparse.Namespace, dataset: Path, n: int, name: str, folder: Path) -> Iterator[Side]:
+    words = ["--folder", str(folder), "--dataset", str(dataset), "--variant", args.variant, "--resolution", str(args.resolution),
+             "--batch-per-rank", str(args.batch_per_rank)]  # fmt: skip
+    commands = [[sys.executable, "-m", "benchmarks.scaling_worker", "--index", str(index), *words] for index in range(n)]
+    began = time.monotonic()
+    with standing(name, commands, folder, joined=name == RANKS, environment=PATIENCE) as side:
+        _say(f"{n} {_what(name, n)}: traced and warm after {time.monotonic() - began:.0f} s")
+        yield side
 
 
-def _has_room_beside(side: Side) -> bool:
-    """Say whether as much memory is available as a side holds; it grows a little after its first steps."""
-    held_kb = sum(_read_kb(Path(f"/proc/{process.pid}/status"), "VmHWM") for process in side.processes)
-    return _read_kb(Path("/proc/meminfo"), "MemAvailable") > 1.15 * held_kb
-
-
-def _read_kb(path: Path, key: str) -> int:
-    return next(int(line.split()[1]) for line in path.read_text().splitlines() if line.startswith(f"{key}:"))
+def take_turn(side: Side, turn: int, n_steps: int) -> list[dict]:
+    """Run one turn of processes that start at one moment, and return what each measured."""
+    with side.awake():
+        side.say(f"turn-{turn}", str(n_steps))
+        side.wait_for(f"armed-{turn}")
+        side.say(f"go-{turn}", str(time.monotonic() + START_DELAY_S))
+        found = [read_json(file) for file in side.wait_for(f"done-{turn}")]
+        side.say(f"stop-{turn}")
+        side.wait_for(f"idle-{turn}")
+    return found
 
 
 def summarize_turn(processes: list[dict], batch_per_rank: int, name: str) -> dict:

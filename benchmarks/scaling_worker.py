@@ -1,23 +1,19 @@
 """One process of `family bench scaling`: a Horovod rank, or a trainer on its own. It takes its turns by files in a folder.
 
-The controller writes `turn-K` with a number of steps; the process runs one step untimed and writes `armed-K-INDEX`; the controller writes `go-K` with a
-start time; the process runs its timed steps from then on and writes `done-K-INDEX`. After `stop-K` it writes `idle-K-INDEX`.
-It waits for its next turn until the controller kills it.
+Beside the files of `benchmarks.turns`: after one step untimed it writes `armed-K-INDEX`; the controller writes `go-K` with a start time; the
+process runs its timed steps from then on and writes `done-K-INDEX`. After `stop-K` it writes `idle-K-INDEX`.
 """
 
 import argparse
-import json
 import resource
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from family.outputs import whole_file, write_json
-
-_POLL_S = 0.01
-TAIL_STEPS = 10  # whose input is being read while the timed ones run; trainers on their own take them, until the last has ended
+from benchmarks.drawn import TAIL_STEPS, enough_rows, timed_recipe
+from benchmarks.turns import read_when_there, touch, turns
+from family.outputs import write_json
 
 
 def main(words: list[str]) -> None:
@@ -33,8 +29,7 @@ def main(words: list[str]) -> None:
     for _ in stepper.steps(2):
         pass  # traced, and the allocator has seen its sizes
     sum_s = stepper.time_sum()
-    _touch(args.folder / f"ready-{args.index}")
-    for turn, n_steps in _turns(args.folder):
+    for turn, n_steps in turns(args.folder, args.index):
         _take_turn(args, stepper, turn, n_steps, sum_s)
 
 
@@ -45,8 +40,7 @@ def _start(args: argparse.Namespace):
 
     world = join(step_ms=expected_step_ms(variant(args.variant), args.resolution, args.batch_per_rank))
     load_tensorflow()
-    from benchmarks.drawn import enough_rows
-    from benchmarks.stepping import Stepper, timed_recipe
+    from benchmarks.stepping import Stepper
     from distributed.devices import use_devices
     from family.data.dataset import open_dataset
 
@@ -56,18 +50,11 @@ def _start(args: argparse.Namespace):
     return Stepper(args.variant, rows, recipe, world)
 
 
-def _turns(folder: Path) -> Iterator[tuple[int, int]]:
-    turn = 0
-    while True:
-        yield turn, _read_when_there(folder / f"turn-{turn}")
-        turn += 1
-
-
 def _take_turn(args: argparse.Namespace, stepper, turn: int, n_steps: int, sum_s: float) -> None:
     steps = stepper.steps(1 + n_steps + TAIL_STEPS)
     next(steps)
-    _touch(args.folder / f"armed-{turn}-{args.index}")
-    start_s = _read_when_there(args.folder / f"go-{turn}")
+    touch(args.folder / f"armed-{turn}-{args.index}")
+    start_s = read_when_there(args.folder / f"go-{turn}")
     time.sleep(max(0.0, start_s - time.monotonic()))
     before = resource.getrusage(resource.RUSAGE_SELF)
     timed = [next(steps) for _ in range(n_steps)]
@@ -81,22 +68,12 @@ def _take_turn(args: argparse.Namespace, stepper, turn: int, n_steps: int, sum_s
         "system_s": after.ru_stime - before.ru_stime,
         "page_faults": after.ru_minflt - before.ru_minflt,
     })  # fmt: skip
-    for _ in steps if stepper.is_alone else ():  # ranks would have to stop at one step; their input goes on all the same
+    # Trainers on their own take the tail until the last has ended; ranks would have to stop at one step, and their input goes on all the same.
+    for _ in steps if stepper.is_alone else ():
         if (args.folder / f"stop-{turn}").exists():
             break
     steps.close()
-    _touch(args.folder / f"idle-{turn}-{args.index}")
-
-
-def _read_when_there(path: Path) -> float:
-    while not path.exists():
-        time.sleep(_POLL_S)
-    return json.loads(path.read_text())
-
-
-def _touch(path: Path) -> None:
-    with whole_file(path) as partial:
-        partial.touch()
+    touch(args.folder / f"idle-{turn}-{args.index}")
 
 
 if __name__ == "__main__":

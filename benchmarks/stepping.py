@@ -1,19 +1,20 @@
 """Our training step outside of the trainer's loop, so that it can be timed: the same model, input, update and rate."""
 
+import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.drawn import TAIL_STEPS, full_slices
 from distributed.world import World
 from family.data.dataset import Rows
 from family.data.images import Preprocessing
-from family.data.order import epoch_slices
 from family.data.pipeline import training_batches
 from family.models.builders import build_variant, logits_of
-from family.recipe import Recipe, make_recipe
+from family.recipe import Recipe
 from family.training.losses import make_loss
 from family.training.optimizers import Optimizer
 from family.training.rates import learning_rate
@@ -27,11 +28,6 @@ class Step:
     asked_s: float
     given_s: float
     end_s: float
-
-
-def timed_recipe(resolution_px: int, batch_size: int) -> Recipe:
-    """Return the recipe of timed steps: everything learns, BatchNorm in training mode, as Keras does by default."""
-    return make_recipe({"resolution_px": resolution_px, "batch_size": batch_size, "batchnorm": "train", "schedule": "constant"})
 
 
 class Stepper:
@@ -64,12 +60,26 @@ class Stepper:
             took.append(time.monotonic() - began)
         return float(np.median(took[1:]))  # the first one traced
 
+    def time_steps(self, n_steps: int) -> float:
+        """Take a step untimed and return the seconds of the next `n_steps`, whose input is read while they run."""
+        return _seconds(self.steps(1 + n_steps + TAIL_STEPS), n_steps)
+
+    def time_steps_on_one_batch(self, n_steps: int) -> float:
+        """The same on one batch again and again: a training without an input pipeline."""
+        (batch,) = self._batches(1)
+        return _seconds(self._take(itertools.repeat(batch)), n_steps)
+
     def steps(self, n_steps: int) -> Iterator[Step]:
         """Take up to `n_steps` steps with an input pipeline of their own, which starts at the first one."""
-        recipe, world = self._recipe, self._world
-        slices = full_slices(len(self._rows), recipe, n_steps, world)
-        batches = training_batches(self._rows, slices, Preprocessing(recipe.resolution_px, recipe.aspect), recipe, epoch=0)
-        asked_at = time.monotonic()
+        return self._take(self._batches(n_steps))
+
+    def _batches(self, n_steps: int) -> Iterator[tuple]:
+        recipe = self._recipe
+        slices = full_slices(len(self._rows), recipe, n_steps, self._world)
+        return training_batches(self._rows, slices, Preprocessing(recipe.resolution_px, recipe.aspect), recipe, epoch=0)
+
+    def _take(self, batches: Iterable[tuple]) -> Iterator[Step]:
+        recipe, asked_at = self._recipe, time.monotonic()
         for inputs, labels, weights, start, total in batches:
             given_at = time.monotonic()
             rate = learning_rate(self._done, 10**6, recipe.finetune_rate, recipe.batch_size, 0, recipe.schedule)
@@ -81,17 +91,8 @@ class Stepper:
             asked_at = time.monotonic()  # what the caller did meanwhile is no waiting
 
 
-def full_slices(n_rows: int, recipe: Recipe, n_steps: int, world: World) -> list[tuple[np.ndarray, int, int]]:
-    """Return a rank's slices of `n_steps` full updates, over as many epochs as they take.
-
-    Raises:
-        ValueError: there are fewer rows than one update takes.
-    """
-    if n_rows < recipe.batch_size:
-        raise ValueError(f"{n_rows} rows are fewer than the {recipe.batch_size} of one update")
-    slices, epoch = [], 0
-    while len(slices) < n_steps:
-        found = epoch_slices(n_rows, recipe.batch_size, recipe.seed, epoch, world.rank, world.size)
-        slices += [part for part in found if part[2] == recipe.batch_size]
-        epoch += 1
-    return slices[:n_steps]
+def _seconds(steps: Iterator[Step], n_steps: int) -> float:
+    """Return the seconds from the end of the first step to that of the one `n_steps` later, and end the others."""
+    ends_s = [next(steps).end_s for _ in range(1 + n_steps)]
+    steps.close()
+    return ends_s[-1] - ends_s[0]

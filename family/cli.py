@@ -15,7 +15,7 @@ COMMANDS = {
     "evaluate": ("export.evaluate", "accuracy at every level of the tree, on the rows of a split"),
     "export": ("export.command", "turn a run into a bundle of ONNX files, checked against the run"),
     "bench": ("benchmarks.bench", "latency, throughput and accuracy of bundles on this machine"),
-    "bench train": ("benchmarks.training", "images/s of a training step against plain Keras `fit`, in turns"),
+    "bench train": ("benchmarks.training", "images/s of a training step against plain Keras `fit` and peers, in turns"),
     "bench scaling": ("benchmarks.scaling", "images/s of several ranks against as many independent trainers, in turns"),
     "submit": ("slurm.submit", "run one of our command lines on a SLURM cluster"),
     "bench fabric": ("benchmarks.fabric", "latency and bandwidth of sums between ranks, for `forecast`"),

@@ -1,18 +1,21 @@
 """`bench train` and `bench scaling`: that they run, what they print, and how turns become figures. No figure is judged."""
 
+import importlib.util
 import json
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from benchmarks.drawn import dataset_or_made_up, enough_rows
-from benchmarks.scaling import ALONE, RANKS, interval_of_median, lengths_of_turns, summarize_turn
+from benchmarks.drawn import dataset_or_made_up, enough_rows, timed_recipe
+from benchmarks.scaling import ALONE, RANKS, interval_of_median, summarize_turn
 from benchmarks.scaling import summarize as summarize_scaling
 from benchmarks.training import same_setting
 from benchmarks.training import summarize as summarize_training
 from family.cli import main
+from family.data.dataset import open_dataset
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +24,10 @@ def dataset(tmp_path_factory):
         folder = tmp_path_factory.mktemp("bench") / "dataset"
         shutil.move(made_up.folder, folder)
     return folder
+
+
+def installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def process(s, n_steps):
@@ -51,15 +58,14 @@ def test_the_interval_of_a_median_is_that_of_binomial_tables():
     assert [interval_of_median(values[:n]) for n in (6, 9, 12, 20, 100)] == [[1, 6], [2, 8], [3, 10], [6, 15], [40, 61]]
 
 
-def test_a_round_is_cut_into_turns_of_about_equal_length():
-    assert [lengths_of_turns(n, 5) for n in (1, 5, 6, 20, 23)] == [[1], [5], [3, 3], [5, 5, 5, 5], [5, 5, 5, 4, 4]]
-
-
-def test_training_ratio_is_the_median_of_the_rounds_ratios():
-    rounds = [{"images_per_s": ours, "keras_fit_images_per_s": theirs} for ours, theirs in ((10, 10), (30, 20), (9, 10))]
-    found = summarize_training(rounds)
+def test_training_ratios_are_the_medians_of_the_rounds_ratios():
+    rates = ((10, 10, 5), (30, 20, 30), (9, 10, 3))
+    rounds = [{"images_per_s": ours, "keras_fit_images_per_s": theirs, "pytorch_images_per_s": torch} for ours, theirs, torch in rates]
+    found = summarize_training(rounds, ["pytorch"])
     assert (found["images_per_s"], found["keras_fit_images_per_s"], found["ratio"]) == (10, 10, 1.0)
     assert found["spread"] == {"ratio_min": 0.9, "ratio_max": 1.5}
+    assert found["peers"] == {"pytorch": {"images_per_s": 5, "ratio": 2.0, "spread": {"ratio_min": 1.0, "ratio_max": 3.0}}}
+    assert summarize_training(rounds)["peers"] == {}
 
 
 def test_a_measurement_replaces_one_of_the_same_setting_and_machine():
@@ -67,16 +73,19 @@ def test_a_measurement_replaces_one_of_the_same_setting_and_machine():
     assert same_setting(row, dict(row))
     assert not same_setting(row, {**row, "variant": "v2-b0"})
     assert not same_setting(row, {**row, "machine": {"name": "other"}})
+    with_peers = {**row, "peers": {"pytorch": {"ratio": 1.0}}}
+    assert not same_setting(with_peers, {**row, "peers": {}}), "what was measured of peers would be lost"
+    assert same_setting(with_peers, {**row, "peers": {"pytorch": {"ratio": 2.0}}})
 
 
 def test_few_rows_are_repeated(dataset):
-    from family.data.dataset import open_dataset
-
     rows = open_dataset(dataset).rows("train").take(range(3))
     assert len(enough_rows(rows, 8)) == 8 and len(enough_rows(rows, 2)) == 3
 
 
-@pytest.mark.parametrize("words", ["train --steps 0", "train --variant b99", "scaling --ranks 1,x", "scaling --rounds 0"])
+@pytest.mark.parametrize(
+    "words", ["train --steps 0", "train --variant b99", "train --weights no-such.h5", "scaling --ranks 1,x", "scaling --rounds 0"]
+)
 def test_bad_arguments_end_with_2(words, capsys):
     assert main(["bench", *words.split()]) == 2
     assert "family bench" in capsys.readouterr().err
@@ -92,12 +101,21 @@ def bench(*words):
 
 def test_bench_train_prints_the_contract(dataset, tmp_path):
     pytest.importorskip("tf_keras")
-    turns = ["--batch-size", "4", "--steps", "1", "--rounds", "1", "--head-epochs", "1", "--head-limit", "0"]
+    turns = ["--batch-size", "4", "--steps", "2", "--rounds", "1", "--head-epochs", "1", "--head-limit", "0"]
     found = bench("train", *turns, "--dataset", str(dataset), "--out", str(tmp_path / "r.jsonl"))
     assert all(found[key] > 0 for key in ("images_per_s", "keras_fit_images_per_s", "ratio"))
-    assert all(found["head_phase"][key] > 0 for key in ("s", "keras_fit_s", "ratio"))
-    assert found["head_phase"]["keras_fit_estimated"]
+    assert found["peak_memory_without_input_mb"] > 100 and found["peak_memory_mb"] > 100
+    head = found["head_phase"]
+    assert all(head[key] > 0 for key in ("s", "keras_fit_s", "ratio", "epochs_s")) and list(head["views_s"]) == ["1", "2", "3"]
+    assert head["keras_fit_estimated"] and 0 <= head["accuracy"]["ours"] <= 1 and "keras_fit" not in head["accuracy"]
     assert json.loads((tmp_path / "r.jsonl").read_text())["kind"] == "training"
+
+
+def test_peers_that_are_not_installed_are_told_how_to_install(capsys):
+    if installed("torch") and installed("efficientnet_pytorch"):
+        pytest.skip("all peers are installed")
+    assert main(["bench", "train", "--peers"]) == 2
+    assert "pip install '.[peers]'" in capsys.readouterr().err
 
 
 def test_bench_scaling_prints_the_contract(dataset, tmp_path):
@@ -109,3 +127,43 @@ def test_bench_scaling_prints_the_contract(dataset, tmp_path):
     assert len(row["turns"]) == 2 and (row["scaling"], row["batch_per_rank"]) == ("strong", 2)
     assert row["step_ms"]["computing"] > 0 and row["step_ms"]["all-reduce"] > 0
     assert "all-reduce" in (tmp_path / "p.svg").read_text()
+
+
+@pytest.fixture(scope="module")
+def head_phase(dataset):
+    pytest.importorskip("tf_keras")
+    from benchmarks.head_phase import HeadPhase, head_recipe
+
+    return HeadPhase("lite0", "none", open_dataset(dataset).rows("train"), head_recipe(timed_recipe(32, 32), 2))
+
+
+def test_both_sides_of_the_head_phase_start_from_the_same_trunk(head_phase):
+    from benchmarks.keras_fit import FrozenFit
+
+    ours = head_phase.build()
+    fit = FrozenFit("lite0", head_phase.rows, head_phase.recipe, ours)
+    fit.model.layers[-1].set_weights(ours.get_layer("logits").get_weights())
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.float32)
+    powers = np.exp(fit.model.predict_on_batch(images))
+    np.testing.assert_allclose(powers / powers.sum(1, keepdims=True), ours.predict_on_batch(images), atol=1e-5)
+
+
+def test_head_phases_are_timed_and_compared_on_the_same_rows(head_phase, dataset):
+    from benchmarks.head_phase import VIEWS, measure_head_phase
+
+    said = []
+    found = measure_head_phase(open_dataset(dataset), "lite0", "none", head_phase.recipe, limit_s=600, say=said.append)
+    accuracy = found["accuracy"]
+    assert not found["keras_fit_estimated"] and found["keras_fit_timed_steps"] == found["keras_fit_steps"]
+    assert accuracy["interval"][0] <= accuracy["difference"] <= accuracy["interval"][1]
+    assert accuracy["difference"] == pytest.approx(accuracy["ours"] - accuracy["keras_fit"])
+    assert len(said) == len(VIEWS) + 1
+
+
+def test_accuracies_differ_by_the_rows_where_one_side_alone_is_right():
+    compare = pytest.importorskip("benchmarks.head_phase", reason="TensorFlow is not installed").compare
+    ours, theirs = np.array([1, 1, 1, 0, 0], bool), np.array([1, 0, 0, 1, 0], bool)
+    found = compare({"ours": ours, "keras_fit": theirs}, np.array(list("aabcd")))
+    assert (found["n_images"], found["ours"], found["keras_fit"]) == (5, 0.6, 0.4)
+    assert found["difference"] == pytest.approx(0.2) and found["interval"][0] < 0.2 < found["interval"][1]
+    assert compare({"ours": ours}, np.array(list("aabcd"))) == {"n_images": 5, "ours": 0.6}

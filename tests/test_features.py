@@ -12,9 +12,9 @@ pytest.importorskip("tf_keras")
 
 from distributed.signals import Wishes  # noqa: E402
 from distributed.world import World  # noqa: E402
+from family.data.crops import draw_crop, row_draws  # noqa: E402
 from family.data.dataset import open_dataset  # noqa: E402
 from family.data.images import Preprocessing, decode_image  # noqa: E402
-from family.data.pipeline import draw_crop, row_draws  # noqa: E402
 from family.errors import UserError  # noqa: E402
 from family.models.builders import build_variant, trunk_of  # noqa: E402
 from family.recipe import make_recipe  # noqa: E402

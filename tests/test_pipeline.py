@@ -7,10 +7,11 @@ from trainings import family
 pytest.importorskip("tf_keras")
 
 from family.data.augment import training_view  # noqa: E402
+from family.data.crops import draw_crop, row_draws  # noqa: E402
 from family.data.dataset import open_dataset  # noqa: E402
 from family.data.images import Preprocessing, decode_image  # noqa: E402
 from family.data.order import epoch_slices  # noqa: E402
-from family.data.pipeline import draw_crop, row_draws, training_batches  # noqa: E402
+from family.data.pipeline import training_batches  # noqa: E402
 from family.recipe import make_recipe  # noqa: E402
 
 HOW = Preprocessing(32)

@@ -55,3 +55,15 @@ def check_knows(teacher: str, known: Iterable[str], leaves: Iterable[str]) -> No
     if unknown:
         raise UserError(f"the teacher {teacher} does not know {len(unknown)} of the categories: {', '.join(unknown[:3])}"
                         + " ..." * (len(unknown) > 3))  # fmt: skip
+
+
+def check_source(row: Variant, source: str) -> None:
+    """Hold that a source is none, a download that the variant has, or a file that is there.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    if source in DOWNLOADS:
+        download_file(row, source)
+    elif source != NONE and not weights_path(source).is_file():
+        raise UserError(f"no weights at {weights_path(source)}; wanted none, {', '.join(DOWNLOADS)}, a Keras 2 HDF5 file, or a run folder")

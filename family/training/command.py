@@ -20,7 +20,7 @@ from family.data.order import n_updates
 from family.data.scopes import GENERAL, scope_name, scope_subtrees
 from family.errors import ComeBack, Ended, Failure, UserError
 from family.models.carrying import HeadPlan, plan_from_run
-from family.models.sources import DOWNLOADS, NONE, check_teacher, download_file, weights_path
+from family.models.sources import NONE, check_source, check_teacher, weights_path
 from family.models.variants import expected_step_ms, resolution_of, variant
 from family.outputs import MADE_OF, is_done, locked, read_json, whole_file, write_json
 from family.progress import next_command
@@ -187,12 +187,7 @@ def _refuse(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> None:
             "Give weights, or a recipe of one phase: --recipe scratch"
         )
     dataset.scope(args.scope)
-    if args.weights in DOWNLOADS:
-        download_file(variant(args.variant), args.weights)  # or an error
-    if args.weights not in (NONE, *DOWNLOADS) and not weights_path(args.weights).is_file():
-        raise UserError(
-            f"no weights at {weights_path(args.weights)}; wanted none, {', '.join(DOWNLOADS)}, a Keras 2 HDF5 file, or a run folder"
-        )
+    check_source(variant(args.variant), args.weights)
     check_taught(recipe, bool(args.teacher))
     for teacher in args.teacher:
         check_teacher(teacher, dataset.scope(args.scope).leaves)

@@ -54,7 +54,11 @@ class _View:
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         part_of = np.searchsorted(self._starts, rows, side="right") - 1
-        return np.stack([self._parts[part][row - self._starts[part]] for part, row in zip(part_of, rows, strict=True)])
+        found = np.empty((len(rows), self._parts[0].shape[1]), np.float32)
+        for part in np.unique(part_of):
+            own = part_of == part
+            found[own] = self._parts[part][rows[own] - self._starts[part]]
+        return found
 
 
 @dataclass(frozen=True)
