@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from family.data.drawing import look_of
-from family.data.synthetic import draw_listings, listing_counts, make_ontology
+from family.data.synthetic import WORTH_PROCESSES, _draw_one, draw_listings, listing_counts, make_ontology
 from family.errors import UserError
 
 VERTICALS = {"Electronics", "Animals", "Transport"}
@@ -121,6 +121,14 @@ def test_listings_are_complete_and_images_decode():
             assert np.asarray(image).std() > 5
             sizes.add(image.size)
     assert sizes == {(96, 96), (96, 72), (72, 96), (96, 64)}
+
+
+def test_many_are_drawn_on_all_cores_and_each_is_the_same():
+    leaves, n = make_ontology(12, 0), WORTH_PROCESSES + 7
+    drawn = list(draw_listings(leaves, n, 3, image_px=32))
+    assert [listing["listing_id"] for listing in drawn] == [f"made-up-{k:07d}" for k in range(n)]
+    ends = np.cumsum(listing_counts(12, n, 3))
+    assert all(drawn[k] == _draw_one(leaves, ends, n, 3, 32, k) for k in (0, 600, n - 1))
 
 
 def test_drawing_is_lazy():

@@ -1,7 +1,10 @@
 """Make up classified listings: a lopsided category tree, and drawn items photographed badly."""
 
 import math
+import multiprocessing
+import os
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -9,6 +12,9 @@ from family.data.catalogue import category_ids, grow_leaves
 from family.data.drawing import make_item
 from family.data.photographing import draw_light, draw_scene, photograph
 
+IMAGE_PX = 160
+WORTH_PROCESSES = 2000  # listings; fewer are drawn before a pool of processes has started
+_AT_ONCE = 512  # listings in memory
 TAIL_EXPONENT = 0.8
 MIN_LISTINGS_PER_CATEGORY = 6
 # How many images a listing has, and how often; 1.7 in the mean.
@@ -45,20 +51,29 @@ def make_ontology(n_categories: int, seed: int) -> list[tuple[str, str]]:
     return list(zip(category_ids(paths), ("/".join(path) for path in paths), strict=True))
 
 
-def draw_listings(leaves: list[tuple[str, str]], n_listings: int, seed: int, image_px: int = 160) -> Iterator[dict]:
+def draw_listings(leaves: list[tuple[str, str]], n_listings: int, seed: int, image_px: int = IMAGE_PX) -> Iterator[dict]:
     """Yield listings in a mixed order, each a function of (leaves, n_listings, seed, its index) alone.
 
     Each is {"listing_id": str, "category": category_id, "images": [JPEG bytes, ...], "title": str,
     "country": str, "seller_type": "private" or "business", "price": float in euros}. The longer side of an
-    image is `image_px`.
+    image is `image_px`. Many are drawn on all cores.
     """
-    ends = np.cumsum(listing_counts(len(leaves), n_listings, seed))
-    step = _coprime_step(n_listings)
-    for index in range(n_listings):
-        # Striding through the categories mixes them without a permutation held in memory.
-        category_id, path = leaves[int(np.searchsorted(ends, index * step % n_listings, side="right"))]
-        drawn = _draw_listing(path, np.random.default_rng((seed, index)), image_px)
-        yield {"listing_id": f"made-up-{index:07d}", "category": category_id, **drawn}
+    draw = partial(_draw_one, leaves, np.cumsum(listing_counts(len(leaves), n_listings, seed)), n_listings, seed, image_px)
+    n_workers = len(os.sched_getaffinity(0))
+    if n_listings < WORTH_PROCESSES or n_workers == 1:
+        yield from map(draw, range(n_listings))
+        return
+    # Fresh interpreters: the caller may have threads, which a fork would tear.
+    with multiprocessing.get_context("spawn").Pool(n_workers) as pool:
+        for first in range(0, n_listings, _AT_ONCE):  # `imap` would draw on without end while nobody takes what is drawn
+            yield from pool.map(draw, range(first, min(first + _AT_ONCE, n_listings)), chunksize=16)
+
+
+def _draw_one(leaves: list[tuple[str, str]], ends: np.ndarray, n_listings: int, seed: int, image_px: int, index: int) -> dict:
+    # Striding through the categories mixes them without a permutation held in memory.
+    category_id, path = leaves[int(np.searchsorted(ends, index * _coprime_step(n_listings) % n_listings, side="right"))]
+    drawn = _draw_listing(path, np.random.default_rng((seed, index)), image_px)
+    return {"listing_id": f"made-up-{index:07d}", "category": category_id, **drawn}
 
 
 def listing_counts(n_categories: int, n_listings: int, seed: int) -> np.ndarray:
