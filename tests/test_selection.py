@@ -40,8 +40,7 @@ def taught(scope: str = "general", **fields) -> Member:
 
 
 def test_a_student_of_what_is_left_out_is_left_out(dataset, capsys):
-    members = [Member("lite0"), Member("b0"), taught(teacher=("b0-general", "lite0-general"))]
-    members.append(Member("lite1", scope="animals", start_from="lite1-general"))
+    members = [Member("lite0"), Member("b0"), taught(teacher=("b0-general", "lite0-general")), taught("animals", start_from="lite1-general", set={})]
     assert [member.folder for member in select(members[:2] + [taught(teacher=("b0-general",))], dataset)] == ["b0-general", "lite1-general"]
     capsys.readouterr()
     assert [member.folder for member in select(members, dataset)] == ["b0-general"]
