@@ -9,12 +9,27 @@ def small_findings() -> Findings:
     """Return the findings of 40 images of 30 listings in three categories."""
     about = {"member": "b0-32-general-fp32", "dataset": "made-up", "digest": "0" * 64, "split": "test", "scope": "general", "n_images": 40,
              "n_listings": 30, "n_categories": 3, "depth": 2, "precision_wanted": 0.9, "schema": SCHEMA, "notes": []}  # fmt: skip
-    error = {**_row("cat", "dog", 0.95), "kind": "probably misfiled by the seller", "why": "The answer has 95 %, the seller's category 3 %."}
-    pair = {"a": _category("cat"), "b": _category("dog"), "n_ab": 6, "n_ba": 2, "n_a": 14, "n_b": 16, "lca_path": "Animals", "examples": [error]}
+    error = {
+        **_row("cat", "dog", 0.95),
+        "kind": "probably misfiled by the seller",
+        "why": "The answer has 95 %, the seller's category 3 %.",
+    }
+    pair = {
+        "a": _category("cat"),
+        "b": _category("dog"),
+        "n_ab": 6,
+        "n_ba": 2,
+        "n_a": 14,
+        "n_b": 16,
+        "lca_path": "Animals",
+        "examples": [error],
+    }
     action = {"rank": 1, "kind": "merge", "categories": [_category("cat"), _category("dog")], "listings": 6,
               "why": "8 of 30 photos of the two are taken for the other one.", "gain_points": 20.0, "examples": [error]}  # fmt: skip
     right = [_row("van", "van", 0.99), _row("dog", "dog", 0.4)]
-    return Findings(about, _metrics(), [_line(key, n) for key, n in (("cat", 14), ("dog", 16), ("van", 10))], [pair], [error], right, [action])
+    return Findings(
+        about, _metrics(), [_line(key, n) for key, n in (("cat", 14), ("dog", 16), ("van", 10))], [pair], [error], right, [action]
+    )
 
 
 def _category(key: str) -> dict:
@@ -30,11 +45,19 @@ def _row(true: str, answer: str, probability: float) -> dict:
 
 
 def _shares(micro: float, macro: float) -> dict:
-    return {"micro": micro, "macro": macro, "micro_interval": [micro - 0.1, min(1, micro + 0.08)], "macro_interval": [macro - 0.12, min(1, macro + 0.1)]}
+    return {
+        "micro": micro,
+        "macro": macro,
+        "micro_interval": [micro - 0.1, min(1, micro + 0.08)],
+        "macro_interval": [macro - 0.12, min(1, macro + 0.1)],
+    }
 
 
 def _headline() -> dict:
-    levels = {"1": {"nodes": 2, **_shares(0.95, 0.95), "summed": _shares(0.95, 0.95)}, "2": {"nodes": 3, **_shares(0.8, 0.8), "summed": _shares(0.8, 0.8)}}
+    levels = {
+        "1": {"nodes": 2, **_shares(0.95, 0.95), "summed": _shares(0.95, 0.95)},
+        "2": {"nodes": 3, **_shares(0.8, 0.8), "summed": _shares(0.8, 0.8)},
+    }
     return {"top1": _shares(0.8, 0.8), "top3": _shares(1, 1), "top5": _shares(1, 1), "levels": levels}
 
 

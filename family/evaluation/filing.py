@@ -109,8 +109,10 @@ def file_listings(ontology: Ontology, answers: Answers, thresholds: list[np.ndar
 
 
 def measure_filing(ontology: Ontology, answers: Answers, filed: Filed) -> dict:
-    """Return `levels`, `backoff`, `curve` and `departments` of listings; the shares are of all of them."""
+    """Return `leaf`, `levels`, `backoff`, `curve` and `departments` of listings; the shares are of all of them."""
+    as_leaf = (filed.level > 0) & filed.is_leaf
     return {
+        "leaf": {"share": float(as_leaf.mean()), "share_interval": _share_interval(as_leaf), **_precision(filed.right[as_leaf])},
         "levels": _measure_levels(ontology, answers, filed),
         "backoff": _measure_backoff(ontology, filed),
         "curve": measure_curve(answers),
@@ -124,7 +126,11 @@ def _measure_levels(ontology: Ontology, answers: Answers, filed: Filed) -> dict:
     right_at = _right_at_levels(maps, answers, filed)
     for level in range(1, len(maps) + 1):
         there = (filed.level > 0) & ((filed.depth >= level) | filed.is_leaf)
-        found[str(level)] = {"share": float(there.mean()), "share_interval": _share_interval(there), **_precision(right_at[level - 1][there])}
+        found[str(level)] = {
+            "share": float(there.mean()),
+            "share_interval": _share_interval(there),
+            **_precision(right_at[level - 1][there]),
+        }
     return found
 
 
@@ -176,7 +182,7 @@ def _measure_departments(ontology: Ontology, answers: Answers, filed: Filed) -> 
         own = department == k
         if own.any():
             precision = _precision(filed.right[own & as_leaf])
-            found.append({"id": i, "path": ontology.path_of[i], "n_listings": int(own.sum()), "share_leaf": float(as_leaf[own].mean()),
+            found.append({"id": i, "path": ontology.path_of[i], "n_listings": int(own.sum()), "share_leaf": float(as_leaf[own].mean()), "share_leaf_interval": _share_interval(as_leaf[own]),
                           "share_backoff": float((filed.level[own] > 0).mean()), "precision_leaf": precision["precision"],
                           "interval": precision["interval"]})  # fmt: skip
     return sorted(found, key=lambda department: -department["n_listings"])
