@@ -29,8 +29,8 @@ from family.progress import progress
 BATCH_SIZE = 32
 # What an evaluation stands for that an earlier version made, which had no such words.
 DEFAULTS = {"by": [], "precision": WANTED, "against": None}
-NO_VAL = "{} has no validation rows here: no temperature was fitted on them and no thresholds, so nothing is told of filing."
-VAL_ITSELF = "The validation rows themselves are evaluated: thresholds fitted on them would flatter, so nothing is told of filing."
+NO_VAL = "{} has no validation rows here to fit thresholds on, so nothing is told of filing."
+VAL_ITSELF = "The validation rows themselves are evaluated: a temperature and thresholds that were fitted on them would flatter and are left out."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,7 +109,7 @@ def _answer_validation(model: Model | Chain, dataset: Dataset, split: str) -> tu
     temperature = Temperature(known, "val, at the end of training") if known else None
     ontology = dataset.scope_of(model.card)
     if split == "val":
-        return None, temperature, [VAL_ITSELF]
+        return None, None, [VAL_ITSELF]
     if not dataset.count_rows("val", ontology).sum():
         return None, temperature, [NO_VAL.format(dataset.about["name"])]
     rows, fit = dataset.rows("val", ontology), TemperatureFit()

@@ -182,9 +182,18 @@ def _measure_departments(ontology: Ontology, answers: Answers, filed: Filed) -> 
         own = department == k
         if own.any():
             precision = _precision(filed.right[own & as_leaf])
-            found.append({"id": i, "path": ontology.path_of[i], "n_listings": int(own.sum()), "share_leaf": float(as_leaf[own].mean()), "share_leaf_interval": _share_interval(as_leaf[own]),
-                          "share_backoff": float((filed.level[own] > 0).mean()), "precision_leaf": precision["precision"],
-                          "interval": precision["interval"]})  # fmt: skip
+            found.append(
+                {
+                    "id": i,
+                    "path": ontology.path_of[i],
+                    "n_listings": int(own.sum()),
+                    "share_leaf": float(as_leaf[own].mean()),
+                    "share_leaf_interval": _share_interval(as_leaf[own]),
+                    "share_backoff": float((filed.level[own] > 0).mean()),
+                    "precision_leaf": precision["precision"],
+                    "interval": precision["interval"],
+                }
+            )
     return sorted(found, key=lambda department: -department["n_listings"])
 
 
