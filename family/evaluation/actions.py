@@ -47,7 +47,7 @@ def _relabels(ontology: Ontology, by_image: Answers, listing_of: np.ndarray, exa
     truth = by_image.labels[mistakes.rows[misfiled]]
     order = np.argsort(truth, kind="stable")
     classes, firsts = np.unique(truth[order], return_index=True)
-    for k, places in zip(classes, np.split(misfiled[order], firsts[1:]), strict=True):
+    for k, places in zip(classes, np.split(misfiled[order], firsts)[1:], strict=True):
         rows = mistakes.rows[places]
         n_listings = len(np.unique(listing_of[rows]))
         if n_listings >= MIN_LISTINGS:
