@@ -74,6 +74,9 @@ def _ratio_variance(sums: np.ndarray, sizes: np.ndarray) -> float:
 def macro_interval(sums: np.ndarray, sizes: np.ndarray, groups: np.ndarray) -> list[float]:
     """Return the interval of the mean, over the groups that are present, of each group's share.
 
+    It is too narrow where most groups have one or two listings and nearly all rows are right: of 150 listings in 100 groups whose sizes are as
+    1 / rank, with 97 % right and images of a listing much alike, it held the truth in 88 of 100 simulations; with 90 % right in 95.
+
     Args:
         sums, sizes: float [n_listings], what is right in a listing, and out of how much.
         groups: int [n_listings], the true category of each listing.
