@@ -36,7 +36,9 @@ def test_two_ranks_learn_the_same_as_one(dataset, one_rank, tmp_path):
     assert len(ones) == len(twos) == 4
     assert [row["step"] for row in ones] == [row["step"] for row in twos]
     np.testing.assert_allclose([row["loss"] for row in ones], [row["loss"] for row in twos], rtol=1e-4)
-    assert json.loads((run / "card.json").read_text())["training"]["ranks"] == 2
+    one, two = (json.loads((folder / "card.json").read_text()) for folder in (one_rank, run))
+    assert two["training"]["ranks"] == 2
+    assert two["temperature"] == pytest.approx(one["temperature"], rel=0.01), "fitted on the validation rows of both ranks together"
 
 
 def test_a_killed_run_resumes_to_the_same_bits(dataset, one_rank, tmp_path):

@@ -93,19 +93,40 @@ class Dataset:
         Raises:
             UserError: no such split or scope, or no row in it.
         """
+        ontology = self.scope(scope) if isinstance(scope, str) else scope
+        table = self._select(split, ontology)
+        labels = np.array([ontology.class_of[code] for code in table["category"].to_pylist()], np.int32)
+        listing_ids, images = (table[name].to_numpy(zero_copy_only=False) for name in ("listing_id", "image"))
+        return Rows(self.folder, ontology, listing_ids, images, labels)
+
+    def column(self, name: str, split: str, scope: str | Ontology = "general") -> np.ndarray:
+        """Return a carried column of the rows that `rows` gives, in their order, as text [n]; empty where there is no value.
+
+        Raises:
+            UserError: no such column, split or scope, or no row in it.
+        """
+        carried = [other for other in self.table.column_names if other not in ("listing_id", "image", "category", "split")]
+        if name not in carried:
+            raise unknown_name("column", name, carried)
+        column = self._select(split, self.scope(scope) if isinstance(scope, str) else scope)[name]
+        return np.array(["" if value is None else str(value) for value in column.to_pylist()])
+
+    def count_rows(self, split: str, ontology: Ontology) -> np.ndarray:
+        """Return int64 [n_leaves], the rows of each category in a split."""
+        counts = pc.value_counts(self.table.filter(pc.equal(self.table["split"], split))["category"]).to_pylist()
+        found = {entry["values"]: entry["counts"] for entry in counts}
+        return np.array([found.get(leaf, 0) for leaf in ontology.leaves], np.int64)
+
+    def _select(self, split: str, ontology: Ontology) -> pa.Table:
+        """Return the table's rows of a split and a tree, sorted by listing."""
         if split not in SPLITS:
             raise unknown_name("split", split, SPLITS)
-        ontology = self.scope(scope) if isinstance(scope, str) else scope
         wanted = pc.and_(pc.equal(self.table["split"], split), pc.is_in(self.table["category"], pa.array(ontology.leaves)))
         table = self.table.filter(wanted)
         if table.num_rows == 0:
             raise UserError(f"{self.folder} has no {split} rows in the scope of {len(ontology.leaves)} categories")
-        listing_ids = table["listing_id"].to_numpy(zero_copy_only=False)
-        order = np.argsort(listing_ids.astype(str), kind="stable")
-        codes = table["category"].to_pylist()
-        labels = np.array([ontology.class_of[code] for code in codes], np.int32)
-        images = table["image"].to_numpy(zero_copy_only=False)
-        return Rows(self.folder, ontology, listing_ids[order], images[order], labels[order])
+        order = np.argsort(table["listing_id"].to_numpy(zero_copy_only=False).astype(str), kind="stable")
+        return table.take(pa.array(order))
 
 
 def open_dataset(folder: Path) -> Dataset:

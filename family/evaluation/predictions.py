@@ -12,6 +12,8 @@ from family.data.dataset import Rows
 from family.data.images import Preprocessing
 from family.data.ontology import Ontology
 from family.data.reading import read_batches
+from family.errors import Failure
+from family.evaluation.calibration import at_temperature
 from family.progress import progress
 
 N_TOP = 5
@@ -26,41 +28,89 @@ class Answers:
     top_probabilities: np.ndarray  # float32 [n, k]
     nodes: np.ndarray  # int32 [n, n_levels], the best node of each level by summed probability
     node_probabilities: np.ndarray  # float32 [n, n_levels]
+    true_probabilities: np.ndarray  # float32 [n], of the true class
+    tempered: np.ndarray  # float32 [n, 2], of the best and of the true class at the temperature
+    n_images: np.ndarray  # int32 [n], whose mean the row is; 1 by image
+
+    def take(self, rows: np.ndarray) -> "Answers":
+        """Return the answers of some rows: indices int [k], or bool [n]."""
+        return Answers(*(getattr(self, name)[rows] for name in Answers.__dataclass_fields__))
 
 
-def predict_rows(function: Callable, rows: Rows, how: Preprocessing, batch_size: int = 32) -> tuple[Answers, Answers]:
+def predict_rows(
+    function: Callable, rows: Rows, how: Preprocessing, batch_size: int = 32, temperature: float = 1.0
+) -> tuple[Answers, Answers]:
     """Run a function (uint8 images [n, px, px, 3] -> float32 probabilities [n, n_classes]) over rows.
 
     Returns:
         The answers by image, in the order of the rows, and by listing, where the mean of a listing's images answers.
     """
+    return gather_answers(predict_batches(function, rows, how, batch_size), rows, temperature)
+
+
+def predict_batches(function: Callable, rows: Rows, how: Preprocessing, batch_size: int = 32) -> Iterator[np.ndarray]:
+    """Yield float32 [<= batch_size, n_classes] probabilities of all rows in their order; images are decoded ahead, by threads."""
     n_batches = -(-len(rows) // batch_size)
-    batches = progress(read_batches(rows, how, batch_size), "predicting", total=n_batches, unit="batches")
-    return gather_answers((np.asarray(function(images)) for images in batches), rows)
+    for images in progress(read_batches(rows, how, batch_size), "predicting", total=n_batches, unit="batches"):
+        yield np.asarray(function(images))
 
 
-def gather_answers(batches: Iterable[np.ndarray], rows: Rows) -> tuple[Answers, Answers]:
-    """Return the answers by image and by listing of batches of probabilities [<= batch size, n_classes] of all rows in their order."""
+def gather_answers(batches: Iterable[np.ndarray], rows: Rows, temperature: float = 1.0) -> tuple[Answers, Answers]:
+    """Return the answers by image and by listing of batches of probabilities [n, n_classes], which are of all rows in their order.
+
+    Args:
+        temperature: of the probabilities that are kept as `tempered`, by image alone.
+
+    Raises:
+        Failure: the probabilities are no numbers, not of these classes, or not of as many rows.
+    """
     levels = level_maps(rows.ontology)
-    by_image, by_listing = [], []
-    probabilities = (p for batch in batches for p in batch)
-    for first, listing in _by_listing(probabilities, rows.listing_ids):
-        labels = rows.labels[first : first + len(listing)]
-        by_image.append(summarize(listing, labels, levels))
-        by_listing.append(summarize(listing.mean(axis=0, keepdims=True), labels[:1], levels))
+    starts = listing_starts(rows.listing_ids)
+    sizes = np.diff(starts, append=len(rows)).astype(np.int32)
+    by_image: list[Answers] = []
+    by_listing: list[Answers] = []
+
+    def answered() -> Iterator[np.ndarray]:
+        first = 0
+        for batch in batches:
+            labels = rows.labels[first : first + len(batch)]
+            first += len(batch)
+            if first > len(rows) or batch.shape[1:] != (len(rows.ontology.leaves),) or not np.isfinite(batch).all():
+                raise Failure(f"the model answers {batch.shape}, or no numbers, for rows of {len(rows.ontology.leaves)} categories")
+            by_image.append(summarize(batch, labels, levels, temperature=temperature))
+            yield batch
+        if first < len(rows):
+            raise Failure(f"the model answers {first} rows of {len(rows)}")
+
+    for probabilities, first, n in _whole_listings(answered(), sizes):
+        own = sizes[first : first + n]
+        sums = np.add.reduceat(probabilities, np.cumsum(own) - own, axis=0)
+        means = sums / own[:, None].astype(sums.dtype)
+        by_listing.append(summarize(means, rows.labels[starts[first : first + n]], levels, own))
     return concatenate(by_image), concatenate(by_listing)
 
 
-def _by_listing(probabilities: Iterator[np.ndarray], listing_ids: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Gather adjacent rows of the same listing: (first row, float32 [images, n_classes])."""
-    gathered, first = [], 0
-    for row, p in enumerate(probabilities):
-        if gathered and listing_ids[row] != listing_ids[first]:
-            yield first, np.stack(gathered)
-            gathered, first = [], row
-        gathered.append(p)
-    if gathered:
-        yield first, np.stack(gathered)
+def listing_starts(listing_ids: np.ndarray) -> np.ndarray:
+    """Return int64 [n_listings], the first row of each listing; its rows are adjacent."""
+    return np.flatnonzero(np.append(True, listing_ids[1:] != listing_ids[:-1]))
+
+
+def _whole_listings(batches: Iterable[np.ndarray], sizes: np.ndarray) -> Iterator[tuple[np.ndarray, int, int]]:
+    """Yield (probabilities of whole listings, the first one's number, how many); what is cut waits for the next batch.
+
+    Args:
+        sizes: int [n_listings], images of each.
+    """
+    ends, done, seen, waiting = np.cumsum(sizes), 0, 0, []
+    for batch in batches:
+        waiting.append(batch)
+        seen += len(batch)
+        complete = int(np.searchsorted(ends, seen, side="right"))
+        if complete > done:
+            joined = np.concatenate(waiting)
+            n_rows = len(joined) - (seen - int(ends[complete - 1]))
+            yield joined[:n_rows], done, complete - done
+            waiting, done = [joined[n_rows:]], complete
 
 
 def level_maps(ontology: Ontology) -> list[tuple[np.ndarray, int]]:
@@ -69,17 +119,44 @@ def level_maps(ontology: Ontology) -> list[tuple[np.ndarray, int]]:
     return [(node_of, len(ids)) for ids, node_of in maps]
 
 
-def summarize(probabilities: np.ndarray, labels: np.ndarray, levels: list) -> Answers:
+def summarize(
+    probabilities: np.ndarray, labels: np.ndarray, levels: list, n_images: np.ndarray | None = None, temperature: float = 1.0
+) -> Answers:
     """Keep of probabilities [n, n_classes] what is kept; `levels` are those of `level_maps`."""
-    k = min(N_TOP, probabilities.shape[1])
-    top = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    rows = np.arange(len(labels))
+    top = _best_classes(probabilities, min(N_TOP, probabilities.shape[1]))
     nodes = np.empty((len(labels), len(levels)), np.int32)
     node_probabilities = np.empty((len(labels), len(levels)), np.float32)
     for column, (node_of, n_nodes) in enumerate(levels):
-        sums = np.stack([np.bincount(node_of, weights=p, minlength=n_nodes) for p in probabilities])
+        sums = _node_sums(probabilities, node_of, n_nodes)
         nodes[:, column] = sums.argmax(axis=1)
-        node_probabilities[:, column] = sums.max(axis=1)
-    return Answers(labels, top.astype(np.int32), np.take_along_axis(probabilities, top, 1).astype(np.float32), nodes, node_probabilities)
+        node_probabilities[:, column] = sums[rows, nodes[:, column]]
+    tempered = at_temperature(probabilities, temperature)
+    return Answers(
+        labels, top, probabilities[rows[:, None], top].astype(np.float32), nodes, node_probabilities,
+        probabilities[rows, labels].astype(np.float32),
+        np.stack([tempered[rows, top[:, 0]], tempered[rows, labels]], 1).astype(np.float32),
+        np.ones(len(labels), np.int32) if n_images is None else n_images,
+    )  # fmt: skip
+
+
+def _best_classes(probabilities: np.ndarray, k: int) -> np.ndarray:
+    """Return int32 [n, k], the classes with the largest probabilities; of equals, the first comes first."""
+    left, rows = probabilities.copy(), np.arange(len(probabilities))
+    top = np.empty((len(rows), k), np.int32)
+    for column in range(k):
+        top[:, column] = left.argmax(axis=1)
+        left[rows, top[:, column]] = -np.inf
+    return top
+
+
+def _node_sums(probabilities: np.ndarray, node_of: np.ndarray, n_nodes: int) -> np.ndarray:
+    """Return float [n, n_nodes], each node's sum over its leaves, added up in float64 in the order of the leaves."""
+    n, n_classes = probabilities.shape
+    if n_nodes == n_classes:  # each leaf is a node of its own, in the same order
+        return probabilities
+    places = (np.arange(n)[:, None] * n_nodes + node_of).ravel()
+    return np.bincount(places, weights=probabilities.ravel(), minlength=n * n_nodes).reshape(n, n_nodes)
 
 
 def concatenate(parts: list[Answers]) -> Answers:
@@ -89,15 +166,22 @@ def concatenate(parts: list[Answers]) -> Answers:
 
 def write_predictions(path: Path, rows: Rows, answers: Answers) -> None:
     """Write `predictions.parquet`: ids are those of ontology.csv, never class indexes."""
-    leaves = np.array(rows.ontology.leaves)
+    leaves = pa.array(rows.ontology.leaves, pa.string())
     level_ids = [rows.ontology.level(level)[0] for level in range(1, rows.ontology.depth + 1)]
+    first_of_level = np.cumsum([0, *map(len, level_ids)])[:-1]
+    nodes = pa.array([i for ids in level_ids for i in ids], pa.string())
     table = {
-        "listing_id": pa.array(rows.listing_ids.tolist(), pa.string()),
-        "image": pa.array(rows.images.tolist(), pa.string()),
-        "true_id": leaves[answers.labels].tolist(),
-        "top_ids": leaves[answers.top].tolist(),
-        "top_probabilities": pa.array(answers.top_probabilities.tolist(), pa.list_(pa.float32())),
-        "level_ids": [[ids[node] for ids, node in zip(level_ids, nodes, strict=True)] for nodes in answers.nodes],
-        "level_probabilities": pa.array(answers.node_probabilities.tolist(), pa.list_(pa.float32())),
+        "listing_id": pa.array(rows.listing_ids, pa.string()),
+        "image": pa.array(rows.images, pa.string()),
+        "true_id": leaves.take(pa.array(answers.labels)),
+        "top_ids": _lists(leaves.take(pa.array(answers.top.ravel())), answers.top.shape[1]),
+        "top_probabilities": _lists(pa.array(answers.top_probabilities.ravel()), answers.top.shape[1]),
+        "level_ids": _lists(nodes.take(pa.array((answers.nodes + first_of_level).ravel())), answers.nodes.shape[1]),
+        "level_probabilities": _lists(pa.array(answers.node_probabilities.ravel()), answers.nodes.shape[1]),
     }
     pa.parquet.write_table(pa.table(table), path)
+
+
+def _lists(values: pa.Array, size: int) -> pa.ListArray:
+    """Return lists of `size` values each."""
+    return pa.ListArray.from_arrays(pa.array(np.arange(0, len(values) + 1, size), pa.int32()), values)

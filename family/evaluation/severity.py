@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from family.data.ontology import SEPARATOR, Ontology
+from family.data.ontology import Ontology
+from family.evaluation.hierarchy import ancestors_of, relate
 
 
 def severities(ontology: Ontology, truth: np.ndarray, answers: np.ndarray) -> np.ndarray:
@@ -14,17 +15,4 @@ def severities(ontology: Ontology, truth: np.ndarray, answers: np.ndarray) -> np
     Args:
         truth, answers: int [n], classes.
     """
-    paths = [tuple(ontology.path_of[leaf].split(SEPARATOR)) for leaf in ontology.leaves]
-    height: dict[tuple, int] = {}
-    for path in paths:
-        for depth in range(len(path) + 1):
-            height[path[:depth]] = max(height.get(path[:depth], 0), len(path) - depth)
-    pairs, place = np.unique(np.stack([truth, answers], 1), axis=0, return_inverse=True)
-    found = [0 if a == b else height[_common(paths[a], paths[b])] for a, b in pairs.tolist()]
-    return np.array(found, np.int64)[place.reshape(-1)]
-
-
-def _common(a: tuple, b: tuple) -> tuple:
-    """Return the names that two paths begin with alike."""
-    n = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    return a[:n]
+    return relate(ancestors_of(ontology), np.asarray(truth), np.asarray(answers))[1].astype(np.int64)

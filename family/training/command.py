@@ -276,7 +276,7 @@ def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: Wo
     from family.models.weights import load_head, load_trunk
     from family.training.runs import save_run
     from family.training.teaching import make_teacher
-    from family.training.trainer import Job, train_phases
+    from family.training.trainer import Job, fit_temperature, train_phases
 
     devices = use_devices(world)
     tf_keras.backend.clear_session()  # of an earlier run in this process
@@ -305,10 +305,11 @@ def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: Wo
     job = Job(args.out, model, train, val, how, recipe, world, wishes, teacher, args.features)
     try:
         phases = train_phases(job, has_trunk=loaded is not None, resume=args.resume)
+        temperature = fit_temperature(job)
     finally:
         tf_keras.mixed_precision.set_global_policy("float32")
     if world.is_first:
-        save_run(args.out, model, _card(args, dataset, recipe, world, devices, train, how, loaded, phases, model, teachers))
+        save_run(args.out, model, _card(args, dataset, recipe, world, devices, train, how, loaded, phases, model, teachers, temperature))
         print(f"{args.out}: trained {member_name(read_json(args.out / 'card.json'))}")
         print(_next(args))
     world.barrier()
@@ -332,7 +333,7 @@ def _say_beginning(args, recipe: Recipe, world: World, train, loaded: dict | Non
         print(f"head: of {len(train.ontology.leaves)} categories {', '.join(there)}; of the run's {dropped}", flush=True)
 
 
-def _card(args, dataset, recipe, world, devices, train, how, loaded, phases, model, teachers) -> dict:
+def _card(args, dataset, recipe, world, devices, train, how, loaded, phases, model, teachers, temperature) -> dict:
     packages = ("tensorflow", "tf-keras", "horovod", "efficientnet")
     card = {
         "schema": SCHEMA,
@@ -346,6 +347,7 @@ def _card(args, dataset, recipe, world, devices, train, how, loaded, phases, mod
         "node_ids": dict(zip(train.ontology.paths, train.ontology.ids, strict=True)),
         "n_parameters": model.count_params(),
         "preprocessing": how.card(),
+        "temperature": temperature,  # of the validation rows; the answers of the run are without it
         "dataset": {"name": dataset.about["name"], "folder": os.path.abspath(args.dataset), "digest": dataset.digest,
                     "ontology_digest": dataset.ontology.digest, "n_train": len(train)},
         "training": {"recipe": args.recipe, "weights": loaded, "ranks": world.size, "devices": devices,

@@ -18,6 +18,7 @@ from family.data.images import Preprocessing
 from family.data.order import epoch_slices, expected_draws, n_updates, rank_slice
 from family.data.pipeline import at_least_one_row, plain_batches, targets, training_batches
 from family.errors import Failure
+from family.evaluation.calibration import TemperatureFit
 from family.models.builders import at_resolution, head_of, logits_of, trunk_of
 from family.progress import progress
 from family.recipe import Recipe
@@ -320,6 +321,17 @@ def evaluate_rows(job: Job, rows: Rows, to_the_end: bool = False) -> tuple[float
             break
     right, seen, come_back, end = job.world.sum([right, seen, job.wishes.come_back, job.wishes.end])
     return float(right / max(1, seen)), come_back, end
+
+
+def fit_temperature(job: Job) -> float | None:
+    """Return the temperature of the smallest negative log-likelihood on the validation rows, of all ranks together; None without such rows."""
+    if job.val is None:
+        return None
+    fit = TemperatureFit()
+    for labels, probabilities in answer_rows(job, job.val):
+        fit.add(probabilities, labels)
+    fit.sums = job.world.sum(fit.sums.ravel()).reshape(fit.sums.shape)
+    return fit.temperature()
 
 
 def answer_rows(job: Job, rows: Rows) -> Iterator[tuple[np.ndarray, np.ndarray]]:

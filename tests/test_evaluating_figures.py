@@ -1,0 +1,203 @@
+"""Figures of an evaluation against independent ones: intervals by simulation, nearness by walking paths, thresholds by trying them all."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import log_loss, precision_recall_fscore_support
+
+from family.data.ontology import from_leaves
+from family.errors import UserError
+from family.evaluation.calibration import TemperatureFit, at_temperature, measure_calibration
+from family.evaluation.filing import MIN_ANSWERED, NEVER, file_listings, fit_thresholds, lowest_thresholds, measure_filing
+from family.evaluation.gate import find_short, parse_wanted
+from family.evaluation.intervals import macro_difference, macro_interval, ratio_interval, share_interval, t_975
+from family.evaluation.metrics import measure_rows, split_in_thirds
+from family.evaluation.predictions import level_maps, summarize
+
+
+@st.composite
+def trees(draw):
+    """Draw a tree of one to four levels."""
+    paths = draw(st.sets(st.lists(st.integers(0, 2), min_size=1, max_size=4).map(tuple), min_size=1, max_size=14))
+    leaves = [path for path in paths if not any(other[: len(path)] == path and other != path for other in paths)]
+    return from_leaves([(f"id{k}", "/".join(f"n{part}" for part in path)) for k, path in enumerate(sorted(leaves))])
+
+
+def answers_of(tree, n, seed, sharpness=3.0):
+    """Draw labels and what is kept of a model's probabilities, one image a listing."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, len(tree.leaves), n).astype(np.int32)
+    logits = generator.normal(0, 1.5, (n, len(tree.leaves)))
+    logits[np.arange(n), labels] += sharpness
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return summarize(probabilities, labels, level_maps(tree)), probabilities
+
+
+def names_above(tree, leaf):
+    """Return the leaf's path and those of all nodes above it, by walking."""
+    parts = tree.path_of[tree.leaves[leaf]].split("/")
+    return {"/".join(parts[:k]) for k in range(1, len(parts) + 1)}
+
+
+def height_of(tree, node):
+    """Return how many levels a node ('' is the root) stands above its deepest leaf."""
+    below = [tree.path_of[leaf] for leaf in tree.leaves if not node or f"{tree.path_of[leaf]}/".startswith(f"{node}/")]
+    depth = len(node.split("/")) if node else 0
+    return max(len(path.split("/")) for path in below) - depth
+
+
+def lca_height(tree, a, b):
+    shared = names_above(tree, a) & names_above(tree, b)
+    return 0 if a == b else height_of(tree, max(shared, key=len, default=""))
+
+
+@settings(max_examples=60)
+@given(trees(), st.integers(0, 2**32))
+def test_nearness_is_what_walking_the_tree_gives(tree, seed):
+    answers, _ = answers_of(tree, 25, seed, sharpness=1.0)
+    found = measure_rows(tree, answers, np.arange(25))
+    best, truth = answers.top[:, 0], answers.labels
+    # HiClass' definitions: sums over all rows of |answer's nodes & truth's nodes|, over sums of |answer's nodes| and |truth's nodes|.
+    shared = sum(len(names_above(tree, a) & names_above(tree, b)) for a, b in zip(best, truth, strict=True))
+    precision = shared / sum(len(names_above(tree, a)) for a in best)
+    recall = shared / sum(len(names_above(tree, a)) for a in truth)
+    assert found["hierarchical"]["precision"] == pytest.approx(precision, abs=1e-9)
+    assert found["hierarchical"]["recall"] == pytest.approx(recall, abs=1e-9)
+    f1 = 2 * precision * recall / (precision + recall) if shared else 0
+    assert found["hierarchical"]["f1"] == pytest.approx(f1, abs=1e-9)
+    heights = np.array([[lca_height(tree, t, a) for a in row] for t, row in zip(truth, answers.top, strict=True)], float)
+    assert found["severity"]["of_rows"] == pytest.approx(heights[:, 0].mean(), abs=1e-9)
+    wrong = best != truth
+    assert found["severity"]["of_mistakes"] == (pytest.approx(heights[wrong, 0].mean(), abs=1e-9) if wrong.any() else None)
+    for k in (1, 3, 5):
+        assert found["distance_at"][str(k)] == pytest.approx(heights[:, :k].mean(axis=1).mean(), abs=1e-6)
+
+
+def listings_of(generator, shares, n_listings):
+    """Draw listings of one to four images that are alike: sums of right ones, sizes, category."""
+    groups = generator.integers(0, len(shares), n_listings)
+    sizes = generator.integers(1, 5, n_listings)
+    own = generator.beta(2 * shares[groups], 2 * (1 - shares[groups]))
+    return generator.binomial(sizes, own).astype(float), sizes.astype(float), groups
+
+
+def test_intervals_hold_the_truth_in_95_of_100_simulations():
+    generator = np.random.default_rng(0)
+    shares = np.array([0.95, 0.9, 0.7, 0.5, 0.85])
+    micro, macro, ratio, by_image = [], [], [], []
+    for _ in range(2000):
+        sums, sizes, groups = listings_of(generator, shares, 250)
+        for found, interval, truth in ((micro, share_interval(sums, sizes), shares.mean()), (macro, macro_interval(sums, sizes, groups), shares.mean()),
+                                       (ratio, ratio_interval(3 * sums, sizes), 3 * shares.mean())):  # fmt: skip
+            found.append(interval[0] <= truth <= interval[1])
+        n = int(sizes.sum())
+        rows = share_interval(np.repeat([1.0, 0.0], [int(sums.sum()), n - int(sums.sum())]), np.ones(n))
+        by_image.append(rows[0] <= shares.mean() <= rows[1])
+    assert 0.93 <= np.mean(micro) <= 0.97 and 0.93 <= np.mean(macro) <= 0.97 and 0.93 <= np.mean(ratio) <= 0.97
+    assert np.mean(by_image) < 0.9, "an interval by image is too narrow: this is what intervals by listing are for"
+
+
+def test_the_difference_of_two_members_holds_the_truth_in_95_of_100_simulations():
+    generator = np.random.default_rng(1)
+    shares, held = np.array([0.9, 0.8, 0.6, 0.7]), []
+    for _ in range(2000):
+        groups, sizes = generator.integers(0, 4, 200), generator.integers(1, 4, 200)
+        common = generator.beta(2 * shares[groups], 2 * (1 - shares[groups]))
+        ours, theirs = generator.binomial(sizes, common), generator.binomial(sizes, 0.9 * common)
+        low, high = macro_difference((ours - theirs).astype(float), sizes.astype(float), groups)
+        held.append(low <= 0.1 * shares.mean() <= high)
+    assert 0.93 <= np.mean(held) <= 0.97
+
+
+def test_intervals_at_the_ends():
+    assert share_interval(np.ones(1), np.ones(1)) == [0, 1] and ratio_interval(np.ones(1), np.ones(1)) == [None, None]
+    low, high = share_interval(np.full(50, 2.0), np.full(50, 2.0))
+    assert 0.9 < low < 0.95 and high == 1.0, "50 listings, all right, prove no more than 50 rows"
+    assert t_975(10) == pytest.approx(2.228139, rel=3e-3) and t_975(1e6) == pytest.approx(1.959964, rel=1e-4)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**32), st.floats(0.3, 4))
+def test_the_temperature_is_that_of_the_smallest_log_loss(seed, factor):
+    tree = from_leaves([(str(k), f"n{k}") for k in range(6)])
+    answers, probabilities = answers_of(tree, 300, seed, sharpness=2.0)
+    probabilities = at_temperature(probabilities, 1 / factor)  # too sure, or not sure enough
+    fit = TemperatureFit()
+    assert np.array_equal(np.concatenate(list(fit.watch(np.array_split(probabilities, 7), answers.labels))), probabilities)
+
+    def loss(temperature):
+        return log_loss(answers.labels, at_temperature(probabilities, temperature), labels=range(6))
+
+    found = fit.temperature()
+    assert loss(found) <= min(loss(t) for t in np.geomspace(1 / 8, 8, 400)) + 1e-5
+
+
+def test_calibration_by_hand():
+    confidence, hits = np.array([0.95, 0.95, 0.55, 0.55]), np.array([True, False, True, True])
+    found = measure_calibration(confidence, hits, np.array([0.95, 0.05, 0.55, 0.55]), np.arange(4))
+    assert found["ece"] == pytest.approx(0.5 * abs(0.95 - 0.5) + 0.5 * abs(0.55 - 1))
+    assert found["nll"] == pytest.approx(-np.log([0.95, 0.05, 0.55, 0.55]).mean())
+    assert sum(place["n"] for place in found["bins"]) == 4 and found["bins"][0]["accuracy"] is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 6), st.booleans()), max_size=60), st.sampled_from([0.5, 0.8, 0.9]))
+def test_thresholds_are_those_that_trying_each_one_gives(listings, wanted):
+    groups, probabilities, right = (np.array([row[k] for row in listings], kind) for k, kind in enumerate((int, float, bool)))
+    found = lowest_thresholds(groups, probabilities, right, 3, wanted)
+    for k in range(3):
+        allowed = []
+        for t in probabilities[groups == k]:
+            at_least = (groups == k) & (probabilities >= t)
+            if (~right[at_least]).sum() + 1 <= (1 - wanted) * (at_least.sum() + 1) + 1e-9:
+                allowed.append(t)
+        assert found[k] == min(allowed, default=NEVER)
+
+
+def test_what_is_filed_on_other_listings_is_about_as_precise_as_wanted_and_backs_off():
+    tree = from_leaves([(f"{a}{b}{c}", f"d{a}/g{b}/leaf{c}") for a in range(2) for b in range(2) for c in range(3)] + [("x", "d9")])
+    fitting, _ = answers_of(tree, 6000, 0)
+    fresh, _ = answers_of(tree, 6000, 1)
+    thresholds = fit_thresholds(tree, fitting, 0.9)
+    filed = file_listings(tree, fresh, thresholds)
+    found = measure_filing(tree, fresh, filed)
+    assert found["backoff"]["precision"] == pytest.approx(0.9, abs=0.02)
+    assert found["levels"]["1"]["share"] > found["levels"]["2"]["share"] >= found["levels"]["3"]["share"] == found["leaf"]["share"] > 0.3
+    for k in range(300):  # by hand: the deepest level whose node clears its threshold
+        cleared = [level for level in range(3) if fresh.node_probabilities[k, level] >= thresholds[level][fresh.nodes[k, level]]]
+        assert filed.level[k] == (cleared[-1] + 1 if cleared else 0)
+        if cleared:
+            assert filed.right[k] == (tree.level(cleared[-1] + 1)[1][fresh.labels[k]] == fresh.nodes[k, cleared[-1]])
+    assert [point["share"] for point in found["curve"]] == sorted((point["share"] for point in found["curve"]), reverse=True)
+    few = fit_thresholds(tree, fitting.take(np.arange(MIN_ANSWERED - 1)), 0.9)
+    assert all((values == NEVER).all() for values in few), "too few listings prove nothing at any level"
+
+
+def test_thirds_are_of_the_categories_that_have_rows():
+    assert split_in_thirds(np.array([5, 100, 50, 3, 70, 1]), np.array([0, 1, 2, 3, 4, 5])).tolist() == [1, 0, 1, 2, 0, 2]
+
+
+def test_flat_figures_of_a_category_are_those_of_scikit_learn():
+    from family.evaluation.categories import count_confusions, measure_categories
+    from family.evaluation.mistakes import sort_mistakes
+
+    tree = from_leaves([(str(k), f"n{k % 3}/leaf{k}") for k in range(8)])
+    answers, _ = answers_of(tree, 400, 2, sharpness=1.0)
+    mistakes = sort_mistakes(tree, answers, answers)
+    confusions = count_confusions(answers, mistakes, 8)
+    lines = measure_categories(tree, answers, answers, confusions, np.ones(8, int), np.zeros(8, int), None, None)
+    wanted = precision_recall_fscore_support(answers.labels, answers.top[:, 0], labels=range(8), zero_division=0)
+    for name, values in zip(("precision", "recall", "f1", "support"), wanted, strict=True):
+        assert [line[name] for line in lines] == pytest.approx(values.tolist(), abs=1e-9)
+    assert sum(confusions[:, 2]) == (answers.labels != answers.top[:, 0]).sum() == len(mistakes.rows)
+
+
+def test_a_gate_names_what_falls_short_and_refuses_unknown_names():
+    metrics = {"top1": {"micro": 0.8, "micro_interval": [0.7, 0.9]}, "levels": {"2": {"macro": 0.84}}, "filing": None}
+    assert find_short(metrics, parse_wanted("top1.micro=0.80, levels.2.macro=0.84")) == []
+    assert find_short(metrics, parse_wanted("top1.micro=0.81")) == ["top1.micro is 0.8000, wanted at least 0.81"]
+    with pytest.raises(UserError, match=r"Did you mean 'top1.micro'"):
+        find_short(metrics, parse_wanted("top1.mikro=0.8"))
+    for text in ("top1.micro", "top1.micro=x", "=0.5", "top1.micro=nan"):
+        with pytest.raises(UserError, match="NAME=NUMBER"):
+            parse_wanted(text)
