@@ -288,7 +288,7 @@ def test_script_filters_sorts_unfolds_and_saves(tmp_path, open_page):
     (html,) = Page(open_page(pressed)).all("html")
     assert html["data-ready"] == "yes" and "data-error" not in html
     wanted = [c for c in findings.categories if department in c["path"] + (c["worst"] or {"path": ""})["path"] and c["support"] >= 5]
-    assert html["data-unfolded"] == "50" and html["data-file"] == "categories.csv"
+    assert html["data-unfolded"] == "25" and html["data-file"] == "categories.csv"
     assert f"{len(wanted)} found of 120" in html["data-found"]
     head, *lines = json.loads(html["data-csv"]).splitlines()
     assert head.split(",")[:4] == ["path", "third", "train_rows", "support"]

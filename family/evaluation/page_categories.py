@@ -7,7 +7,7 @@ from family.evaluation.page_words import counted
 from family.pages import number, percent
 
 N_ERRORS = 2_000
-STEP = 50
+STEP = 25
 
 
 def categories_section(categories: list[dict]) -> str:

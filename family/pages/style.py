@@ -149,6 +149,9 @@ summary {{ cursor: pointer; color: var(--c1) }}
   .has-narrow .wide {{ display: none }}
   .has-narrow .narrow {{ display: block }}
   .multiples {{ grid-template-columns: minmax(0, 1fr) }}
+  .tiles {{ grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 10px }}
+  .tiles li {{ padding: 12px 14px }}
+  .tiles strong {{ font-size: 21px }}
   tbody th:first-child {{ white-space: normal; min-width: 136px; max-width: 164px; overflow-wrap: anywhere }}
   tbody th:first-child .tag {{ margin-left: 0 }}
   dl {{ grid-template-columns: 1fr; gap: 0 }}
