@@ -7,8 +7,14 @@ import numpy as np
 from PIL import Image
 
 from family.evaluation.findings import SCHEMA, Findings
+from family.evaluation.page_words import counted
 
-KINDS = ("sibling mix-up", "probably misfiled by the seller", "the model's own mistake")
+RULES = {
+    "sibling mix-up": "The answer and the seller's category stand under the same node.",
+    "probably misfiled by the seller": "The answer has at least 70 %.",
+    "the model's own mistake": "Everything else: the two part further up.",
+}
+KINDS = tuple(RULES)
 DEPARTMENTS = ("Electronics", "Home and garden", "Animals", "Transport", "Fashion", "Hobby", "Property", "Jobs", "Services", "Children")
 THINGS = ("Laptops", "Desktops", "Tablets", "Phones", "Cameras", "Lamps", "Chairs", "Shelves", "Bicycles", "Coats", "Shoes", "Guitars")
 WANTED = 0.9
@@ -37,7 +43,7 @@ def made_findings(n_categories: int = 10, n_listings: int = 600, *, n_department
     }  # fmt: skip
     return Findings(
         about=about,
-        metrics=_metrics(world, about) | {"errors": {"n": len(errors), "by_kind": _count(errors)}},
+        metrics=_metrics(world, about) | {"errors": {"n": len(errors), "by_kind": _count(errors), "rules": RULES}},
         categories=_categories(world),
         pairs=pairs,
         errors=errors[:N_ERRORS],
@@ -86,7 +92,7 @@ def _row(world, row: int) -> dict:
     paths, sure = world.paths, float(world.sure[row])
     others = [int(k) for k in (world.truth[row], *world.rng.integers(0, len(paths), 6)) if k != world.answer[row]]
     top = [int(world.answer[row]), *dict.fromkeys(others)][:5]
-    shares = [sure, *((1 - sure) * 0.5 ** (k + 1) for k in range(len(top) - 1))]
+    shares = [sure, *(min(1 - sure, sure) * 0.5 ** (k + 1) for k in range(len(top) - 1))]
     truth = int(world.truth[row])
     return {
         "listing_id": f"L{row:06d}", "image": f"images/00/{row:064x}.jpg", "true_id": f"c{truth}", "true_path": paths[truth],
@@ -99,7 +105,7 @@ def _row(world, row: int) -> dict:
 def _error(world, row: int) -> dict:
     found = _row(world, row)
     siblings = found["true_path"].rpartition("/")[0] == found["answer_path"].rpartition("/")[0]
-    misfiled = found["probability"] > 0.7
+    misfiled = found["probability"] >= 0.7
     kind = KINDS[0] if siblings else KINDS[1] if misfiled else KINDS[2]
     why = f"the answer has {100 * found['probability']:.1f} %, the seller's category {100 * found['true_probability']:.1f} %"
     return {**found, "kind": kind, "why": why}
@@ -128,17 +134,18 @@ def _actions(pairs: list[dict], errors: list[dict], n: int) -> list[dict]:
     for rank, pair in enumerate(pairs[:10], 1):
         kind = ("merge", "rename", "relabel")[(rank - 1) % 3]
         ends = [pair["a"], pair["b"]][: 1 if kind == "relabel" else 2]
-        found = pair["n_ab"] + pair["n_ba"]
+        examples = [row for row in pair["examples"] if kind == "merge" or row["true_id"] == pair["a"]["id"]] or pair["examples"]
+        found = pair["n_ab"] + pair["n_ba"] if kind == "merge" else max(pair["n_ab"], 1)
         why = {
-            "merge": f"{found} of {pair['n_a'] + pair['n_b']} photos of the two are taken for the other one.",
-            "rename": f"{found} photos are taken for the neighbour, in both directions alike: the names promise the same.",
-            "relabel": f"In {pair['n_ab']} listings the model is sure of another category.",
+            "merge": f"{found:,} of {pair['n_a'] + pair['n_b']:,} photos of the two are taken for the other one.",
+            "rename": f"{found:,} photos are taken for the neighbour, hardly any the other way round: a name that says more would help.",
+            "relabel": f"{counted(found, 'listing')} look like something else, most often {pair['b']['path']}.",
         }[kind]
-        gain = None if kind == "relabel" else 100 * found / n
+        gain = None if kind == "rename" else 100 * found / n
         actions.append(
             {
                 "rank": rank, "kind": kind, "categories": ends, "listings": found, "why": why, "gain_points": gain,
-                "examples": pair["examples"][:6],
+                "examples": examples[:6],
             }
         )  # fmt: skip
     return actions

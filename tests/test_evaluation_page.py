@@ -159,10 +159,11 @@ def test_first_page_answers_what_a_manager_asks():
     filed = sum(d["share_leaf"] * d["n_listings"] for d in departments) / n
     assert f"{round(100 * filed)} of 100listings can go into their final category without a person" in text
     assert all(d["path"] in text for d in departments)
+    counts = findings.metrics["errors"]["by_kind"]
     for action in findings.actions:
         assert action["why"] in text and all(c["path"].split("/")[-1] in text for c in action["categories"])
     for kind in KINDS:
-        assert f"{kind.capitalize()}: " in text
+        assert f"{kind.capitalize()}{of_100(counts[kind] / sum(counts.values()))} of 100 errors" in text
     assert "How sure these numbers are" in text and "between" in text and f"{findings.about['n_listings']:,} listings" in text
 
 
@@ -289,7 +290,7 @@ def test_script_filters_sorts_unfolds_and_saves(tmp_path, open_page):
     assert html["data-ready"] == "yes" and "data-error" not in html
     wanted = [c for c in findings.categories if department in c["path"] + (c["worst"] or {"path": ""})["path"] and c["support"] >= 5]
     assert html["data-unfolded"] == "25" and html["data-file"] == "categories.csv"
-    assert f"{len(wanted)} found of 120" in html["data-found"]
+    assert f"{len(wanted)} found, 120 in all" in html["data-found"]
     head, *lines = json.loads(html["data-csv"]).splitlines()
     assert head.split(",")[:4] == ["path", "third", "train_rows", "support"]
     supports = [int(line.split(",")[3]) for line in lines]

@@ -89,7 +89,7 @@ def _filing(findings: Findings) -> str:
     filing = findings.metrics["filing"]
     share, n = filed_share(filing)
     backoff = filing["backoff"]
-    right = share_interval(backoff["precision"], round(backoff["share"] * n)) if backoff["precision"] is not None else None
+    right = _right_of_filed(backoff, n)
     tiles = [
         (f"{of_100(share)} of 100", f"listings can go into their final category without a person: {between(share_interval(share, n))}"),
         (f"{of_100(backoff['share'])} of 100", "can go at least into a broader category, where the model is not sure of the final one"),
@@ -105,7 +105,7 @@ def _departments(findings: Findings) -> str:
     wanted, rows = findings.about["precision_wanted"], []
     for d in findings.metrics["filing"]["departments"]:
         low, high = share_interval(d["share_leaf"], d["n_listings"])
-        surely_below = d["precision_leaf"] is not None and _interval_of_precision(d)[1] < wanted
+        surely_below = d["precision_leaf"] is not None and share_interval(d["precision_leaf"], round(d["share_leaf"] * d["n_listings"]))[1] < wanted
         tags = [(f"below {of_100(wanted)} % right", "bad")] if surely_below else []
         rows.append({**d, "low": low, "high": high, "tags": tags})
     columns = [
@@ -126,8 +126,9 @@ def _departments(findings: Findings) -> str:
     return pages.table(rows, columns, caption=caption, step=step, file="departments.csv") + pages.paragraph(note, "note")
 
 
-def _interval_of_precision(department: dict) -> tuple[float, float]:
-    return share_interval(department["precision_leaf"], round(department["share_leaf"] * department["n_listings"]))
+def _right_of_filed(backoff: dict, n: int) -> tuple[float, float] | None:
+    """Return the interval of the share that is right of what is filed of n listings, at any level; None where nothing is filed."""
+    return None if backoff["precision"] is None else share_interval(backoff["precision"], round(backoff["share"] * n))
 
 
 def _of_100(share: float | None) -> str:
@@ -140,8 +141,22 @@ def _of_100(share: float | None) -> str:
 def _actions(actions: list[dict], pictures: dict[str, bytes]) -> str:
     if not actions:
         return pages.paragraph("No change stands out: no two categories are mixed up often enough, and few listings look misfiled.")
-    note = "The most worthwhile first; as a table in actions.csv beside this page."
-    return pages.paragraph(note, "note") + pages.cards([_action(action, pictures) for action in actions], ordered=True)
+    note = "The most worthwhile first. Only a person can say whether a change is right: look at the photos before."
+    cards = pages.cards([_action(action, pictures) for action in actions], ordered=True)
+    return pages.paragraph(note, "note") + cards + pages.details("the same as a table", _actions_table(actions))
+
+
+def _actions_table(actions: list[dict]) -> str:
+    rows = [{**action, "what": TITLES[action["kind"]], "paths": " and ".join(c["path"] for c in action["categories"])} for action in actions]
+    columns = [
+        {"key": "rank", "label": "rank"},
+        {"key": "what", "label": "what to do", "wrap": True},
+        {"key": "paths", "label": "categories", "wrap": True},
+        {"key": "listings", "label": "listings\nconcerned", "text": number, "high": True},
+        {"key": "gain_points", "label": "estimated gain,\nof 100 photos", "text": _gain_points, "high": True},
+        {"key": "why", "label": "why", "wrap": True},
+    ]
+    return pages.table(rows, columns, caption="What to merge, rename or relabel", file="actions.csv")
 
 
 def _action(action: dict, pictures: dict[str, bytes]) -> str:
@@ -153,8 +168,20 @@ def _action(action: dict, pictures: dict[str, bytes]) -> str:
         if all(parents)
         else ""
     )
-    gain = f" Estimated gain: {action['gain_points']:.2f} points of all photos." if action["gain_points"] is not None else ""
-    return f"<h4>{escape(heading)}</h4>{where}{pages.paragraph(action['why'] + gain)}{groups(action['examples'][:N_ACTION], pictures)}"
+    text = f"{action['why']} Listings concerned: {action['listings']:,}.{_gain(action)}"
+    return f"<h4>{escape(heading)}</h4>{where}{pages.paragraph(text)}{groups(action['examples'][:N_ACTION], pictures)}"
+
+
+def _gain(action: dict) -> str:
+    """Say what an action would give, which for new labels is what it gives if the suspicion is right each time."""
+    if action["gain_points"] is None:
+        return ""
+    most = "up to " if action["kind"] == "relabel" else ""
+    return f" Estimated gain: {most}{_gain_points(action['gain_points'])} more of 100 photos right."
+
+
+def _gain_points(gain: float | None) -> str:
+    return pages.NOTHING if gain is None else f"{gain:.2f}"
 
 
 # What errors there are
@@ -164,12 +191,13 @@ def _kinds(findings: Findings, pictures: dict[str, bytes]) -> str:
     counts, n = findings.metrics["errors"]["by_kind"], findings.metrics["errors"]["n"]
     if not n:
         return pages.paragraph("There is no error.")
-    intro = f"{counted(n, 'photo')} got another category than the seller's. Each is of one kind, by rule:"
-    examples, bodies = by_kind(findings.errors), []
+    intro = f"{counted(n, 'photo')} got another category than the seller's. Each is of one kind, by rule; the first rule that holds gives the kind."
+    examples, bodies, rules = by_kind(findings.errors), [], findings.metrics["errors"].get("rules", {})
     for kind, count in counts.items():
         meaning, advice = KINDS[kind]
         share = f"<p><strong>{of_100(count / n)} of 100 errors</strong> ({count:,})</p>"
         told = share + pages.paragraph(meaning) + pages.paragraph(f"What helps: {advice}")
+        told += pages.paragraph(f"The rule: {rules[kind]}", "note") if kind in rules else ""
         bodies.append(f"<h4>{escape(kind.capitalize())}</h4>{told}{singles(examples.get(kind, [])[:N_KIND_SHORT], pictures)}")
     note = "Each error stands with its reason under “Errors one by one”, and in errors.csv beside this page."
     return pages.paragraph(intro) + pages.cards(bodies, small=True) + pages.paragraph(note, "note")
@@ -204,7 +232,7 @@ def _promise(filing: dict | None, wanted: float) -> list[str]:
     if not filing or filing["backoff"]["precision"] is None:
         return []
     n = sum(d["n_listings"] for d in filing["departments"])
-    low, high = share_interval(filing["backoff"]["precision"], round(filing["backoff"]["share"] * n))
+    low, high = _right_of_filed(filing["backoff"], n)
     verdict = (
         "The promise was kept"
         if low >= wanted

@@ -78,7 +78,7 @@ def _pair(pair: dict, pictures: dict[str, bytes]) -> str:
     a, b = told_apart((pair["a"]["path"], pair["b"]["path"]))
     where = f"Both are in {pair['lca_path'].replace('/', ' / ')}." if pair["lca_path"] else "They are in different departments."
     text = (
-        f"{a} answered as {b}: {pair['n_ab']} of {counted(pair['n_a'], 'photo')}. {b} answered as {a}: {pair['n_ba']} of {pair['n_b']:,}."
+        f"{a} answered as {b}: {pair['n_ab']:,} of {counted(pair['n_a'], 'photo')}. {b} answered as {a}: {pair['n_ba']:,} of {pair['n_b']:,}."
     )
     first, second = sides(pair)
     note = pages.paragraph(where, "note")

@@ -77,7 +77,7 @@ def lines(
     n_most = max((p["n"] for p in points), default=1) or 1
     y_ends = axes.span([p["y"] for p in points])
     y_ends = (y_ends[0], min(y_ends[1], y_max))
-    room = min(max((axes.text_width(plain(s["label"])) for s in series), default=0) + 26, width * 0.42)
+    room = min(max((axes.text_width(plain(s["label"])) for s in series), default=0) + 26, width * 0.45)
     box = (44.0, 34.0, width - room, round(170 + 0.2 * width))
     to_x = axes.scale(axes.span(list(x_names), pad=0.06), (box[0], box[2]))
     to_y = axes.scale(y_ends, (box[3], box[1]))

@@ -125,10 +125,10 @@ dd {{ margin: 0 }}
 .card h3, .card h4 {{ font-size: 16px; line-height: 1.4 }}
 .card p {{ font-size: 14.5px; line-height: 1.5 }}
 .card p.note {{ font-size: 13px }}
-.groups {{ display: flex; flex-wrap: wrap; gap: 0 18px; margin-top: 10px }}
-.groups > div {{ min-width: min(150px, 100%); max-width: 100% }}
-.groups p {{ font-size: 13px; line-height: 1.4; contain: inline-size }}
-.photos {{ display: flex; flex-wrap: wrap; gap: 8px; margin: 4px 0 8px }}
+.groups {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(160px, 100%), 1fr)); gap: 0 20px; margin-top: 10px }}
+.groups > div {{ display: grid; grid-template-rows: subgrid; grid-row: span 2 }}
+.card .groups p {{ font-size: 13px; line-height: 1.4; margin: 0 }}
+.photos {{ display: flex; flex-wrap: wrap; align-content: start; gap: 8px; margin: 4px 0 8px }}
 .photos li {{ width: 74px; font-size: 11.5px; line-height: 1.3; color: var(--muted); overflow-wrap: anywhere }}
 .photo {{ display: block; width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--rule); border-radius: 4px }}
 .small .photos li {{ width: calc((100% - 16px) / 3) }}
@@ -162,6 +162,12 @@ summary {{ cursor: pointer; color: var(--c1) }}
   nav, [data-ready] .tools {{ display: none }}
   .bar, .bar i, .tiles li, .card, .photo, .chart {{ print-color-adjust: exact; -webkit-print-color-adjust: exact }}
   .page-end {{ break-after: page }}
+  .tiles {{ grid-template-columns: repeat(4, 1fr); gap: 8px }}
+  .tiles li, .card {{ padding: 10px 12px }}
+  .tiles strong {{ font-size: 15pt }}
+  .cards {{ grid-template-columns: repeat(2, 1fr); gap: 10px }}
+  .cards.small {{ grid-template-columns: repeat(3, 1fr) }}
+  .card p {{ font-size: 9.5pt }}
   body {{ font-size: 11pt }}
   table {{ font-size: 8pt; line-height: 14px }}
   th, td {{ padding: 4px 5px }}
