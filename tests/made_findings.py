@@ -247,6 +247,7 @@ def _filing(world, levels: dict) -> dict:
                 {
                     "id": f"d{k}", "path": name, "n_listings": int(mine.sum()), "share_leaf": float(filed[mine].mean()),
                     "share_backoff": float(min(1.0, filed[mine].mean() + 0.15)),
+                    "share_leaf_interval": _interval(filed[mine]), "interval": _interval(world.right[held]),
                     "precision_leaf": float(world.right[held].mean()) if held.any() else None,
                 }
             )  # fmt: skip
@@ -254,6 +255,15 @@ def _filing(world, levels: dict) -> dict:
     return {
         "precision_wanted": WANTED, "fitted_on": "val",
         "levels": {k: {"share": 0.95 - 0.1 * int(k), "precision": 0.91, "interval": [0.88, 0.93]} for k in levels},
-        "backoff": {"share": 0.82, "precision": 0.912, "mean_depth": 2.31, "by_depth": by_depth, "without_answer": 0.18},
+        "leaf": {"share": float(filed.mean()), "share_interval": _interval(filed), "precision": float(world.right[filed].mean()) if filed.any() else None,
+                 "interval": _interval(world.right[filed])},
+        "backoff": {"share": 0.82, "precision": 0.912, "interval": [0.88, 0.93], "mean_depth": 2.31, "by_depth": by_depth, "without_answer": 0.18},
         "curve": curve, "departments": sorted(departments, key=lambda d: d["share_leaf"]),
     }  # fmt: skip
+
+
+def _interval(hits: np.ndarray) -> list[float]:
+    """Return a rough 95 % interval of a share, from 0 to 1 where there is nothing."""
+    half = 1 / max(1, len(hits)) ** 0.5
+    share = float(hits.mean()) if len(hits) else 0.5
+    return [max(0.0, share - half), min(1.0, share + half)]

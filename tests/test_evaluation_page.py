@@ -1,22 +1,18 @@
 """The page of an evaluation: whole, safe, bounded, readable by machines and people, and what its script does in a browser."""
 
 import json
-import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from made_findings import KINDS, made_comparison, made_findings, made_pictures
 
 from family.evaluation.findings import Findings
 from family.evaluation.page import evaluation_page
 from family.evaluation.page_categories import N_ERRORS
 from family.evaluation.page_photos import images_shown
-from family.evaluation.page_words import between, counted, of_100, share_interval, told_apart
+from family.evaluation.page_words import between, counted, of_100, told_apart
 from family.evaluation.thumbnails import MOST_BYTES, MOST_PICTURES
 
 HOSTILE = "<script>alert('1')</script>\"&\n\x00\x1b\ud800\u202e|x`y"
@@ -157,12 +153,14 @@ def test_first_page_answers_what_a_manager_asks():
     departments = findings.metrics["filing"]["departments"]
     n = sum(d["n_listings"] for d in departments)
     filed = sum(d["share_leaf"] * d["n_listings"] for d in departments) / n
+    assert findings.metrics["filing"]["leaf"]["share"] == pytest.approx(filed)
     assert f"{round(100 * filed)} of 100listings can go into their final category without a person" in text
     assert all(d["path"] in text for d in departments)
     counts = findings.metrics["errors"]["by_kind"]
     for action in findings.actions:
         assert action["why"] in text and all(c["path"].split("/")[-1] in text for c in action["categories"])
     for kind in KINDS:
+        assert f"The rule: {findings.metrics['errors']['rules'][kind]}" in text
         assert f"{kind.capitalize()}{of_100(counts[kind] / sum(counts.values()))} of 100 errors" in text
     assert "How sure these numbers are" in text and "between" in text and f"{findings.about['n_listings']:,} listings" in text
 
@@ -235,24 +233,6 @@ def test_intervals_are_told_rounded_outwards():
     assert between((0.71, 0.78), "photos") == "between 71 and 78 of 100 photos"
     assert between((0.5, 0.5)) == "about 50 of 100 listings"
     assert between((-0.1, 1.2)) == "between 0 and 100 of 100 listings"
-
-
-@given(st.integers(1, 5_000), st.data())
-def test_interval_of_a_share_holds_it_and_shrinks(n, data):
-    hits = data.draw(st.integers(0, n))
-    low, high = share_interval(hits / n, n)
-    assert 0 <= low <= hits / n + 1e-12 and hits / n - 1e-12 <= high <= 1
-    wider_low, wider_high = share_interval(hits / n, max(1, n // 4))
-    assert wider_high - wider_low >= high - low - 1e-12
-
-
-def test_interval_of_a_share_is_wilsons():
-    # 15 of 50: worked with z = 1.96 from the score equation (p - q)^2 = z^2 q (1 - q) / n, solved for q.
-    n, p = 50, 0.3
-    a, b, c = 1 + 1.96**2 / n, -(2 * p + 1.96**2 / n), p * p
-    roots = sorted((-b + sign * math.sqrt(b * b - 4 * a * c)) / (2 * a) for sign in (1, -1))
-    assert np.allclose(share_interval(p, n), roots)
-    assert share_interval(0.0, 0) == (0.0, 1.0)
 
 
 def test_names_that_are_alike_get_more_of_their_path():

@@ -4,7 +4,7 @@ from family import pages
 from family.data.ontology import SEPARATOR
 from family.evaluation.findings import Findings
 from family.evaluation.page_photos import N_ACTION, N_KIND_SHORT, by_kind, groups, singles
-from family.evaluation.page_words import between, counted, of_100, share_interval, told_apart
+from family.evaluation.page_words import between, counted, of_100, told_apart
 from family.pages import escape, number, percent
 
 N_DEPARTMENTS = 12  # shown before the others are unfolded
@@ -43,9 +43,9 @@ def lead(findings: Findings) -> str:
 
 
 def _filed(filing: dict, wanted: float) -> str:
-    share, n = filed_share(filing)
+    leaf = filing["leaf"]
     return (
-        f"<strong>{of_100(share)} of 100 listings</strong> ({between(share_interval(share, n), '')}) can go into their final category "
+        f"<strong>{of_100(leaf['share'])} of 100 listings</strong> ({between(leaf['share_interval'], '')}) can go into their final category "
         f"without a person, if {of_100(wanted)} of 100 of these have to be right."
     )
 
@@ -59,12 +59,6 @@ def _extremes(departments: list[dict]) -> str:
         f"It is fewest in <strong>{escape(worst['path'])}</strong>, {of_100(worst['share_leaf'])} of 100, "
         f"and most in <strong>{escape(best['path'])}</strong>, {of_100(best['share_leaf'])} of 100."
     )
-
-
-def filed_share(filing: dict) -> tuple[float, int]:
-    """Return the share of listings that are filed into their final category, over all departments, and the number of listings."""
-    n = sum(d["n_listings"] for d in filing["departments"])
-    return sum(d["share_leaf"] * d["n_listings"] for d in filing["departments"]) / n, n
 
 
 def first_page(findings: Findings, pictures: dict[str, bytes]) -> str:
@@ -87,16 +81,14 @@ def first_page(findings: Findings, pictures: dict[str, bytes]) -> str:
 
 def _filing(findings: Findings) -> str:
     filing = findings.metrics["filing"]
-    share, n = filed_share(filing)
-    backoff = filing["backoff"]
-    right = _right_of_filed(backoff, n)
+    leaf, backoff = filing["leaf"], filing["backoff"]
     tiles = [
-        (f"{of_100(share)} of 100", f"listings can go into their final category without a person: {between(share_interval(share, n))}"),
+        (f"{of_100(leaf['share'])} of 100", f"listings can go into their final category without a person: {between(leaf['share_interval'])}"),
         (f"{of_100(backoff['share'])} of 100", "can go at least into a broader category, where the model is not sure of the final one"),
         (f"{of_100(1 - backoff['share'])} of 100", "need a person from the start"),
     ]
-    if right:
-        tiles.append((f"{of_100(backoff['precision'])} of 100", f"of all that is filed is filed right: {between(right)}"))
+    if backoff["precision"] is not None:
+        tiles.append((f"{of_100(backoff['precision'])} of 100", f"of all that is filed is filed right: {between(backoff['interval'])}"))
     return pages.tiles(tiles) + _departments(findings)
 
 
@@ -104,8 +96,8 @@ def _departments(findings: Findings) -> str:
     """Return the table of departments, in the order given."""
     wanted, rows = findings.about["precision_wanted"], []
     for d in findings.metrics["filing"]["departments"]:
-        low, high = share_interval(d["share_leaf"], d["n_listings"])
-        surely_below = d["precision_leaf"] is not None and share_interval(d["precision_leaf"], round(d["share_leaf"] * d["n_listings"]))[1] < wanted
+        low, high = d["share_leaf_interval"]
+        surely_below = d["precision_leaf"] is not None and d["interval"][1] < wanted
         tags = [(f"below {of_100(wanted)} % right", "bad")] if surely_below else []
         rows.append({**d, "low": low, "high": high, "tags": tags})
     columns = [
@@ -124,11 +116,6 @@ def _departments(findings: Findings) -> str:
     caption = "Departments: how many listings can be filed without a person"
     step = N_DEPARTMENTS if len(rows) > N_DEPARTMENTS else 0
     return pages.table(rows, columns, caption=caption, step=step, file="departments.csv") + pages.paragraph(note, "note")
-
-
-def _right_of_filed(backoff: dict, n: int) -> tuple[float, float] | None:
-    """Return the interval of the share that is right of what is filed of n listings, at any level; None where nothing is filed."""
-    return None if backoff["precision"] is None else share_interval(backoff["precision"], round(backoff["share"] * n))
 
 
 def _of_100(share: float | None) -> str:
@@ -192,12 +179,12 @@ def _kinds(findings: Findings, pictures: dict[str, bytes]) -> str:
     if not n:
         return pages.paragraph("There is no error.")
     intro = f"{counted(n, 'photo')} got another category than the seller's. Each is of one kind, by rule; the first rule that holds gives the kind."
-    examples, bodies, rules = by_kind(findings.errors), [], findings.metrics["errors"].get("rules", {})
+    examples, bodies, rules = by_kind(findings.errors), [], findings.metrics["errors"]["rules"]
     for kind, count in counts.items():
         meaning, advice = KINDS[kind]
         share = f"<p><strong>{of_100(count / n)} of 100 errors</strong> ({count:,})</p>"
         told = share + pages.paragraph(meaning) + pages.paragraph(f"What helps: {advice}")
-        told += pages.paragraph(f"The rule: {rules[kind]}", "note") if kind in rules else ""
+        told += pages.paragraph(f"The rule: {rules[kind]}", "note")
         bodies.append(f"<h4>{escape(kind.capitalize())}</h4>{told}{singles(examples.get(kind, [])[:N_KIND_SHORT], pictures)}")
     note = "Each error stands with its reason under “Errors one by one”, and in errors.csv beside this page."
     return pages.paragraph(intro) + pages.cards(bodies, small=True) + pages.paragraph(note, "note")
@@ -231,8 +218,7 @@ def _promise(filing: dict | None, wanted: float) -> list[str]:
     """Say whether as many were filed right as was wanted."""
     if not filing or filing["backoff"]["precision"] is None:
         return []
-    n = sum(d["n_listings"] for d in filing["departments"])
-    low, high = _right_of_filed(filing["backoff"], n)
+    low, high = filing["backoff"]["interval"]
     verdict = (
         "The promise was kept"
         if low >= wanted

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from family.data.ontology import SEPARATOR
 from family.pages import NOTHING, plain
 
-Z_95 = 1.96
-
 
 def of_100(share: float) -> str:
     """Say a share as a whole number of a hundred, without calling something nothing or everything."""
@@ -22,19 +20,6 @@ def between(interval: tuple[float, float] | list[float], noun: str = "listings")
     low, high = max(0, math.floor(100 * interval[0] + 1e-9)), min(100, math.ceil(100 * interval[1] - 1e-9))
     told = f"about {low}" if low == high else f"between {low} and {high}"
     return f"{told} of 100 {noun}" if noun else told
-
-
-def share_interval(share: float, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share of n independent things, from 0 to 1 where there are none.
-
-    *Source*: Wilson's score interval (Journal of the American Statistical Association 22, 1927, 209).
-    """
-    if n == 0:
-        return 0.0, 1.0
-    spread = Z_95**2 / n
-    middle = (share + spread / 2) / (1 + spread)
-    half = math.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def counted(n: int, noun: str) -> str:
