@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,22 @@ def run_python():
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def open_page(tmp_path_factory):
+    """Open a page in a real browser without a screen and return the HTML of what it became."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    if browser is None:
+        pytest.skip("no Chromium on this machine")
+    switches = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update --disable-sync"
+    profile = f"--user-data-dir={tmp_path_factory.mktemp('browser')}"
+
+    def open_one(page: Path) -> str:
+        command = [browser, *switches.split(), profile, "--dump-dom", page.as_uri()]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+    return open_one
 
 
 def _tiny_weights(n_classes: int) -> np.ndarray:

@@ -1,7 +1,11 @@
 """Pages and pictures: one shell, one set of colours and one set of charts for every report."""
 
 from family.pages.charts import bars, heatmap, lines, scatter, standalone
-from family.pages.shell import definitions, figure, heading, multiples, page, paragraph, table
+from family.pages.curves import curve, differences, reliability
+from family.pages.inline import path
+from family.pages.photos import answers, gallery, photo, photos
+from family.pages.shell import bullets, cards, definitions, details, figure, heading, multiples, page, paragraph, tiles
+from family.pages.tables import table
 from family.pages.text import (
     NOTHING,
     amount,
@@ -9,6 +13,7 @@ from family.pages.text import (
     escape,
     markdown,
     markdown_table,
+    number,
     percent,
     plain,
     points,
@@ -17,23 +22,36 @@ from family.pages.text import (
 __all__ = [
     "NOTHING",
     "amount",
+    "answers",
     "bars",
+    "bullets",
+    "cards",
     "csv_table",
+    "curve",
     "definitions",
+    "details",
+    "differences",
     "escape",
     "figure",
+    "gallery",
     "heading",
     "heatmap",
     "lines",
     "markdown",
     "markdown_table",
     "multiples",
+    "number",
     "page",
     "paragraph",
+    "path",
     "percent",
+    "photo",
+    "photos",
     "plain",
     "points",
+    "reliability",
     "scatter",
     "standalone",
     "table",
+    "tiles",
 ]

@@ -43,7 +43,7 @@ def scatter(
     parts = [word(4, 16, y_label, "strong"), *key]
     if not points:
         parts.append(word((box[0] + box[2]) / 2, (box[1] + box[3]) / 2, "nothing to show", "quiet", "middle"))
-        return _svg(parts, width, box[3] + 44, title, "No points.")
+        return svg(parts, width, box[3] + 44, title, "No points.")
     x_ticks = [(to_x(v), f"{v:g}") for v in axes.ticks(x_ends, round(width / 75), log=log_x)]
     y_ticks = [(to_y(v), f"{v:g}") for v in axes.ticks(y_ends, 6)]
     parts += [*axes.frame(box, x_ticks, y_ticks), word(box[2], box[3] + 38, x_label, "strong", "end")]
@@ -56,7 +56,7 @@ def scatter(
     parts += _spot_labels(spots, steps, box, to_x(budget) if budget else None)
     front = ", ".join(plain(p["label"]) for p in points if p.get("front"))
     told = f"{len(points)} points, {y_label} against {x_label}." + (f" On the front: {front}." if front else "")
-    return _svg(parts, width, box[3] + 48, title, told)
+    return svg(parts, width, box[3] + 48, title, told)
 
 
 def lines(
@@ -77,7 +77,7 @@ def lines(
     n_most = max((p["n"] for p in points), default=1) or 1
     y_ends = axes.span([p["y"] for p in points])
     y_ends = (y_ends[0], min(y_ends[1], y_max))
-    room = min(max((axes.text_width(plain(s["label"])) for s in series), default=0) + 26, width * 0.42)
+    room = min(max((axes.text_width(plain(s["label"])) for s in series), default=0) + 26, width * 0.45)
     box = (44.0, 34.0, width - room, round(170 + 0.2 * width))
     to_x = axes.scale(axes.span(list(x_names), pad=0.06), (box[0], box[2]))
     to_y = axes.scale(y_ends, (box[3], box[1]))
@@ -98,7 +98,7 @@ def lines(
     parts += _end_labels(series, ends, box, room)
     n_rows = max((name.count("\n") + 1 for name in x_names.values()), default=1)
     told = "; ".join(f"{plain(s['label'])}: " + ", ".join(f"{p['y']:.1f}" for p in s["points"]) for s in series)
-    return _svg(parts, width, box[3] + 12 + 15 * n_rows, title, f"{y_label}. {told}.")
+    return svg(parts, width, box[3] + 12 + 15 * n_rows, title, f"{y_label}. {told}.")
 
 
 def heatmap(names: Sequence[str], counts: Sequence[Sequence[int]], *, title: str, width: int = 760, n_most: int = 24) -> str:
@@ -131,7 +131,7 @@ def heatmap(names: Sequence[str], counts: Sequence[Sequence[int]], *, title: str
     told = f"{len(names)} categories, true in rows and predicted in columns, in per cent of the row."
     if wrong[i, j] > 0:
         told += f" The most frequent confusion: {names[i]} filed as {names[j]}, {100 * wrong[i, j]:.1f} %."
-    return _svg(parts, width, top + cell * len(names) + 6, title, told)
+    return svg(parts, width, top + cell * len(names) + 6, title, told)
 
 
 def bars(rows: Sequence[dict], *, title: str, x_label: str, width: int = 1040) -> str:
@@ -160,7 +160,7 @@ def bars(rows: Sequence[dict], *, title: str, x_label: str, width: int = 1040) -
             start += value
         parts.append(word(to_x(total) + 8, y + 13, amount(total), "quiet halo"))
     told = "; ".join(f"{label}: {amount(total)}" for label, total in zip(labels, sums, strict=True))
-    return _svg(parts, width, box[3] + 26, title, f"{x_label}. {told}.")
+    return svg(parts, width, box[3] + 26, title, f"{x_label}. {told}.")
 
 
 def standalone(svg: str) -> str:
@@ -170,7 +170,8 @@ def standalone(svg: str) -> str:
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{opening}>{look}{rest}\n'
 
 
-def _svg(parts: Sequence[str], width: float, height: float, title: str, told: str) -> str:
+def svg(parts: Sequence[str], width: float, height: float, title: str, told: str) -> str:
+    """Return a picture of parts with its name, and what it shows in words."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" role="img" width="{width:.0f}" '
         f'height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}">'

@@ -1,11 +1,11 @@
-"""The HTML shell that every report shares: one self-contained page, its sections, figures and tables."""
+"""The HTML shell that every report shares: one self-contained page, its sections, figures and lists."""
 
 import base64
 import hashlib
 from collections.abc import Sequence
 
 from family.pages import style
-from family.pages.text import cell_text, escape
+from family.pages.text import escape
 
 
 def page(title: str, lead: str, sections: Sequence[tuple[str, str]]) -> str:
@@ -58,42 +58,22 @@ def definitions(entries: dict[str, str]) -> str:
     return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in entries.items()) + "</dl>\n"
 
 
-def table(rows: Sequence[dict], columns: Sequence[dict], *, caption: str = "") -> str:
-    """Return a table that sorts when a heading is pressed; cells without a value stay at the bottom.
-
-    A column is `{"key", "label"}` with, where wanted, `"text"` (a function that formats the value), `"help"`
-    (shown on hover) and `"high": True` (the first press sorts the highest up); a newline in a label starts a
-    second line. A row may hold `"tags"`, a list of (text, `good`|`bad`|`plain`) shown beside its first cell,
-    and `"quiet": True`, which greys it.
-    """
-    head = "".join(_head(column) for column in columns)
-    body = "".join(_row(row, columns) for row in rows)
-    full = " full" if len(columns) > 6 else ""
-    name = escape(caption)
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{name}">'
-        f'<table class="sortable{full}"><caption>{name}</caption><thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{body}</tbody></table></div>\n"
-    )
+def tiles(entries: Sequence[tuple[str, str]]) -> str:
+    """Return figures that are read at a glance: (the figure, what it is), as text."""
+    return '<ul class="tiles">' + "".join(f"<li><strong>{escape(a)}</strong><span>{escape(b)}</span></li>" for a, b in entries) + "</ul>\n"
 
 
-def _head(column: dict) -> str:
-    first = "descending" if column.get("high") else "ascending"
-    hint = f' title="{escape(column["help"])}"' if column.get("help") else ""
-    label = "<br>".join(escape(line) for line in column["label"].split("\n"))
-    return f'<th scope="col" data-first="{first}"><button type="button"{hint}>{label}</button></th>'
+def cards(bodies: Sequence[str], *, ordered: bool = False, small: bool = False) -> str:
+    """Return pieces of HTML as cards, as many in a row as fit, two or three on a desk; nothing for none."""
+    tag, kind = "ol" if ordered else "ul", "cards small" if small else "cards"
+    return f'<{tag} class="{kind}">' + "".join(f'<li class="card">{body}</li>\n' for body in bodies) + f"</{tag}>\n" if bodies else ""
 
 
-def _row(row: dict, columns: Sequence[dict]) -> str:
-    cells = []
-    for place, column in enumerate(columns):
-        value = row.get(column["key"])
-        sort_by = "" if value is None else escape(value)
-        text = escape(cell_text(row, column))
-        if place == 0:
-            tags = "".join(f' <span class="tag {kind}">{escape(tag)}</span>' for tag, kind in row.get("tags", ()))
-            cells.append(f'<th scope="row" data-value="{sort_by}">{text}{tags}</th>')
-        else:
-            cells.append(f'<td data-value="{sort_by}">{text}</td>')
-    quiet = ' class="quiet"' if row.get("quiet") else ""
-    return f"<tr{quiet}>{''.join(cells)}</tr>\n"
+def details(summary: str, body: str) -> str:
+    """Return HTML that is unfolded by its summary; nothing for nothing."""
+    return f"<details><summary>{escape(summary)}</summary>\n{body}</details>\n" if body else ""
+
+
+def bullets(items: Sequence[str]) -> str:
+    """Return sentences as a list."""
+    return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>\n"

@@ -6,6 +6,7 @@ colour alone.
 """
 
 import re
+from pathlib import Path
 
 LIGHT = {
     "bg": "#ffffff", "panel": "#f5f7f9", "text": "#1a1f26", "muted": "#59636f", "rule": "#dde2e8",
@@ -68,7 +69,7 @@ figcaption {{ margin-top: 6px; max-width: 110ch }}
 .multiples figure {{ margin: 12px 0 }}
 figure h3 {{ margin: 12px 0 10px }}
 .scroll {{ overflow-x: auto; margin: 12px 0 10px }}
-.scroll:focus-visible, button:focus-visible, a:focus-visible {{
+.scroll:focus-visible, button:focus-visible, a:focus-visible, input:focus-visible, select:focus-visible, summary:focus-visible {{
   outline: 2px solid var(--c1); outline-offset: 2px }}
 table {{ border-collapse: separate; border-spacing: 0; font-size: 13.5px; line-height: 20px;
   font-variant-numeric: tabular-nums }}
@@ -99,6 +100,48 @@ th[aria-sort=descending] button::after {{ content: "\\2193" }}
 dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 6px 24px; margin: 12px 0; max-width: 90ch }}
 dt {{ font-weight: 600 }}
 dd {{ margin: 0 }}
+.wrap {{ white-space: normal; text-align: left; max-width: 300px; overflow-wrap: break-word }}
+.above {{ color: var(--muted) }}
+.wrap .above {{ display: block; font-size: 12px; line-height: 16px; font-weight: 400 }}
+.bar {{ display: inline-block; width: 48px; height: 8px; margin-right: 8px; background: var(--rule); text-align: left }}
+.bar i {{ display: block; height: 100%; background: var(--c1) }}
+.tools {{ display: none; flex-wrap: wrap; align-items: center; gap: 8px 16px; margin: 12px 0; font-size: 13.5px }}
+[data-ready] .tools {{ display: flex }}
+.tools label {{ display: flex; align-items: center; gap: 8px; max-width: 100% }}
+.tools input, .tools select, .tools button {{ font: inherit; color: inherit; background: var(--bg); padding: 5px 10px;
+  border: 1px solid var(--muted); border-radius: 4px; min-width: 0; max-width: 100% }}
+.tools input[type=number] {{ width: 84px }}
+.tools button {{ cursor: pointer }}
+.tools button:hover {{ background: var(--panel) }}
+.tools output {{ color: var(--muted) }}
+.tiles, .cards, .photos, .gallery, .top {{ list-style: none; margin: 16px 0; padding: 0 }}
+.tiles {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: 16px }}
+.tiles li, .card {{ background: var(--panel); border-radius: 8px; padding: 16px 18px; min-width: 0 }}
+.tiles strong {{ display: block; font-size: 26px; line-height: 1.3; letter-spacing: -.01em }}
+.tiles span {{ display: block; color: var(--muted); font-size: 13.5px; line-height: 1.5 }}
+.cards {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(440px, 100%), 1fr)); gap: 16px }}
+.cards.small {{ grid-template-columns: repeat(auto-fit, minmax(min(320px, 100%), 1fr)) }}
+.card h3, .card h4, .card p {{ margin: 0 0 6px; overflow-wrap: anywhere }}
+.card h3, .card h4 {{ font-size: 16px; line-height: 1.4 }}
+.card p {{ font-size: 14.5px; line-height: 1.5 }}
+.card p.note {{ font-size: 13px }}
+.groups {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(160px, 100%), 1fr)); gap: 0 20px; margin-top: 10px }}
+.groups > div {{ display: grid; grid-template-rows: subgrid; grid-row: span 2 }}
+.card .groups p {{ font-size: 13px; line-height: 1.4; margin: 0 }}
+.photos {{ display: flex; flex-wrap: wrap; align-content: start; gap: 8px; margin: 4px 0 8px }}
+.photos li {{ width: 74px; font-size: 11.5px; line-height: 1.3; color: var(--muted); overflow-wrap: anywhere }}
+.photo {{ display: block; width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--rule); border-radius: 4px }}
+.small .photos li {{ width: calc((100% - 16px) / 3) }}
+span.photo {{ padding: 28% 4px; text-align: center; color: var(--muted); font-size: 11.5px; line-height: 1.3 }}
+.gallery {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(330px, 100%), 1fr)); gap: 24px 28px }}
+.gallery > li {{ display: grid; grid-template-columns: 92px minmax(0, 1fr); gap: 14px; font-size: 13px; line-height: 1.45 }}
+.gallery p {{ margin: 0 0 4px; overflow-wrap: anywhere }}
+.gallery .note {{ font-size: 12.5px; line-height: 1.4 }}
+.top {{ margin: 6px 0 0 }}
+.top li {{ position: relative; display: grid; grid-template-columns: 56px minmax(0, 1fr); margin-bottom: 2px; padding: 0 6px }}
+.top .bar {{ position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; background: none; opacity: .16 }}
+details {{ margin: 16px 0 }}
+summary {{ cursor: pointer; color: var(--c1) }}
 @media (max-width: 700px) {{
   main {{ padding: 32px 16px 48px }}
   h1 {{ font-size: 25px }}
@@ -106,6 +149,9 @@ dd {{ margin: 0 }}
   .has-narrow .wide {{ display: none }}
   .has-narrow .narrow {{ display: block }}
   .multiples {{ grid-template-columns: minmax(0, 1fr) }}
+  .tiles {{ grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 10px }}
+  .tiles li {{ padding: 12px 14px }}
+  .tiles strong {{ font-size: 21px }}
   tbody th:first-child {{ white-space: normal; min-width: 136px; max-width: 164px; overflow-wrap: anywhere }}
   tbody th:first-child .tag {{ margin-left: 0 }}
   dl {{ grid-template-columns: 1fr; gap: 0 }}
@@ -113,47 +159,26 @@ dd {{ margin: 0 }}
 }}
 @media print {{
   main {{ max-width: none; padding: 0 }}
-  nav {{ display: none }}
+  nav, [data-ready] .tools {{ display: none }}
+  .bar, .bar i, .tiles li, .card, .photo, .chart {{ print-color-adjust: exact; -webkit-print-color-adjust: exact }}
+  section:has(.page-end) + section {{ break-before: page }}
+  .tiles {{ grid-template-columns: repeat(4, 1fr); gap: 8px }}
+  .tiles li, .card {{ padding: 10px 12px }}
+  .tiles strong {{ font-size: 15pt }}
+  .cards {{ grid-template-columns: repeat(2, 1fr); gap: 10px }}
+  .cards.small {{ grid-template-columns: repeat(3, 1fr) }}
+  .card p {{ font-size: 9.5pt }}
   body {{ font-size: 11pt }}
   table {{ font-size: 8pt; line-height: 14px }}
   th, td {{ padding: 4px 5px }}
   .scroll {{ overflow: visible }}
   section {{ margin-top: 28px }}
-  figure, tr {{ break-inside: avoid }}
+  figure, tr, li {{ break-inside: avoid }}
   h2, h3 {{ break-after: avoid }}
 }}
 """
 
-SCRIPT = """
-"use strict";
-const root = document.documentElement;
-addEventListener("error", (event) => { root.dataset.error = event.message; });
-function compare(a, b) {
-  const x = Number(a), y = Number(b);
-  return Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b) : x - y;
-}
-function sortBy(table, head, index) {
-  const first = head.dataset.first, now = head.getAttribute("aria-sort");
-  const other = first === "ascending" ? "descending" : "ascending";
-  const order = now === first ? other : first;
-  const sign = order === "ascending" ? 1 : -1;
-  for (const cell of table.tHead.rows[0].cells) cell.removeAttribute("aria-sort");
-  head.setAttribute("aria-sort", order);
-  const value = (row) => row.cells[index].dataset.value;
-  const rows = [...table.tBodies[0].rows].sort((a, b) => {
-    const x = value(a), y = value(b);
-    if (x === "" || y === "") return (x === "") - (y === "");
-    return sign * compare(x, y);
-  });
-  table.tBodies[0].append(...rows);
-}
-for (const table of document.querySelectorAll("table.sortable")) {
-  [...table.tHead.rows[0].cells].forEach((head, index) => {
-    head.querySelector("button").addEventListener("click", () => sortBy(table, head, index));
-  });
-}
-root.dataset.ready = "yes";
-"""
+SCRIPT = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
 
 
 def variables(colours: dict[str, str]) -> str:

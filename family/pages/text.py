@@ -28,6 +28,11 @@ def percent(value: float | None) -> str:
     return NOTHING if value is None else f"{100 * value:.1f}"
 
 
+def number(value: int | None) -> str:
+    """Format a count."""
+    return NOTHING if value is None else f"{value:,}"
+
+
 def amount(value: float | None) -> str:
     """Format milliseconds, megabytes or rates with as many digits as a measurement carries."""
     if value is None:
