@@ -20,13 +20,17 @@ from family.evaluation.calibration import TemperatureFit
 from family.evaluation.gate import find_short, parse_wanted
 from family.evaluation.groups import check_values
 from family.evaluation.metrics import measure
+from family.evaluation.page import evaluation_page
+from family.evaluation.page_photos import images_shown
 from family.evaluation.predictions import gather_answers, predict_batches, predict_rows, write_predictions
+from family.evaluation.thumbnails import make_thumbnails
 from family.evaluation.verticals import Comparison, to_table
 from family.evaluation.writing import write_files
 from family.outputs import MADE_OF, is_done, read_json, whole_folder, write_json
 from family.progress import next_command, progress
 
 BATCH_SIZE = 32
+ORIGIN = Path(__file__).parents[1] / "benchmarks" / "results" / "origin.json"  # figures of the system that this follows; data, not code
 # What an evaluation stands for that an earlier version made, which had no such words.
 DEFAULTS = {"by": [], "precision": WANTED, "against": None}
 NO_VAL = "{} has no validation rows here to fit thresholds on, so nothing is told of filing."
@@ -38,7 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", type=Path, metavar="DATASET")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR",
-        help="gets metrics.json, predictions.parquet, tables as CSV and summary.md; of a chain also verticals.json",
+        help="gets report.html, metrics.json, predictions.parquet, tables as CSV and summary.md; of a chain also verticals.json",
     )  # fmt: skip
     parser.add_argument("--split", default="test", help="train, val or test (default test)")
     parser.add_argument(
@@ -97,9 +101,13 @@ def _evaluate_into(folder: Path, args: argparse.Namespace, dataset: Dataset, mad
     if validation:
         write_predictions(folder / "predictions-val.parquet", validation.rows, validation.by_image)
     write_files(folder, answered, evaluated)
+    compared = None
     if other:
-        told = {"other": made_of["against"]["member"], "differences": compare_members(answered.by_image, *other, rows)}
-        write_json(folder / "compared.json", told)
+        compared = {"other": made_of["against"]["member"], "differences": compare_members(answered.by_image, *other, rows)}
+        write_json(folder / "compared.json", compared)
+    pictures = make_thumbnails(dataset.folder, images_shown(evaluated.findings))
+    page = evaluation_page(evaluated.findings, pictures, read_json(ORIGIN), compared)
+    (folder / "report.html").write_text(page, encoding="utf-8")
     return evaluated.findings.metrics
 
 
@@ -141,7 +149,7 @@ def _say(args: argparse.Namespace, member: str, metrics: dict) -> None:
     print(_table(member, args.split, metrics))
     if is_chain(args.model):
         print(f"\n{to_table(read_json(args.out / 'verticals.json'))}\n")
-    print(f"{args.out}/summary.md tells more")
+    print((args.out / "report.html").absolute())
     print(_next(args))
 
 
