@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
+HEARS_CONTROL_C = ("env", "--default-signal=INT")  # which a shell's background jobs are started deaf to, and all that they start
 SUBMIT = """
 import argparse, sys
 import slurm.submit
@@ -247,7 +248,8 @@ def test_a_check_that_is_given_up_leaves_no_job(slurm, place):
     command = [sys.executable, "-c", SUBMIT, "--cluster", "cluster.toml", "--nodes", "2", "--check", "--", "print", "x"]
     environment = {**slurm.environment, "PYTHONPATH": str(REPOSITORY)}
     slurm.set_node("node2", "drain")  # so that the check has to wait
-    checking = subprocess.Popen(command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    checking = subprocess.Popen([*HEARS_CONTROL_C, *command], cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                text=True)  # fmt: skip
     try:
         slurm.wait_until(lambda: "PENDING" in slurm.squeue().values(), 20, "the check to be in the queue")
         job = next(iter(slurm.squeue()))
@@ -293,7 +295,8 @@ def test_sbatch_reads_quoted_values_as_they_were_meant(slurm, start, place):
 def test_control_c_stops_following_and_not_the_job(slurm, place):
     command = [sys.executable, "-c", SUBMIT, "--cluster", "cluster.toml", "--wait", "--log", "long.log", "--", "work"]
     environment = {**slurm.environment, "PYTHONPATH": str(REPOSITORY)}
-    following = subprocess.Popen(command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    following = subprocess.Popen([*HEARS_CONTROL_C, *command], cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                 text=True)  # fmt: skip
     try:
         heard(slurm, place / "long.log", "works, restart 0")
         time.sleep(1.5)
