@@ -16,7 +16,7 @@ def compared_section(compared: dict) -> str:
         for d in compared["differences"]
     ]
     drawn = [{"label": row["metric"], "value": row["difference"], **{k: row[k] for k in ("low", "high", "shown")}} for row in rows]
-    label = "points better (right) or worse (left), with 95 % intervals"
+    label = "points better (+) or worse (−), 95 % intervals"
     wide, narrow = (pages.differences(drawn, title="Differences", x_label=label, width=width) for width in (WIDE_PX, NARROW_PX))
     columns = [
         {"key": "metric", "label": "measure"},
