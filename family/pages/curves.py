@@ -109,7 +109,8 @@ def differences(rows: Sequence[dict], *, title: str, x_label: str, width: int = 
     for i, (row, label, text) in enumerate(zip(rows, labels, told, strict=True)):
         y = box[1] + drop + step * i
         if above:
-            parts.append(word(4, y - 12, f"{label}  {text}", "halo"))
+            name = axes.shorten(label, width - 12 - axes.text_width(text))
+            parts.append(word(4, y - 12, f"{name}  {text}", "halo"))
         else:
             parts += [word(left - 10, y + 4, label, "", "end"), word(box[2] + 10, y + 4, text, "quiet")]
         kind = "c1 ring" if row["shown"] else "hollow"
