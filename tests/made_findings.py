@@ -65,8 +65,8 @@ def made_pictures(images, side_px: int = 128) -> dict[str, bytes]:
 
 def made_comparison() -> dict:
     """Return a comparison in which one difference is shown, one is not, and one is of nothing."""
-    rows = [("top-1, photos", 0.75, 0.72, (0.012, 0.047), True), ("top-1, mean of categories", 0.69, 0.70, (-0.03, 0.012), False)]
-    rows.append(("level 1, photos", 0.9, 0.9, (0.0, 0.0), False))
+    rows = [("top1.micro", 0.75, 0.72, (0.012, 0.047), True), ("top1.macro", 0.69, 0.70, (-0.03, 0.012), False)]
+    rows.append(("levels.1.summed.micro", 0.9, 0.9, (0.0, 0.0), False))
     return {
         "other": "lite0-160-general-int8",
         "differences": [

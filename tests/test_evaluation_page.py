@@ -12,7 +12,7 @@ from family.evaluation.findings import Findings
 from family.evaluation.page import evaluation_page
 from family.evaluation.page_categories import N_ERRORS
 from family.evaluation.page_photos import images_shown
-from family.evaluation.page_words import between, counted, of_100, told_apart
+from family.evaluation.page_words import between, counted, metric_words, of_100, told_apart
 from family.evaluation.thumbnails import MOST_BYTES, MOST_PICTURES
 
 HOSTILE = "<script>alert('1')</script>\"&\n\x00\x1b\ud800\u202e|x`y"
@@ -207,7 +207,7 @@ def test_a_difference_that_may_be_chance_is_not_shown(small):
     table = small.split("<caption>Compared with lite0-160-general-int8</caption>")[1].split("</table>")[0]
     rows = [re.findall(r">([^<>]*)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", table.split("<tbody>")[1])]
     assert rows[0] == ["top-1, photos", "75.0", "72.0", "+3.0", "+1.2", "+4.7", "yes"]
-    assert [row[-1] for row in rows[1:]] == ["not shown", "not shown"]
+    assert [(row[0], row[-1]) for row in rows[1:]] == [("top-1, mean of categories", "not shown"), ("level 1, summed, photos", "not shown")]
     assert "1 of 3 differences are shown" in small
     assert "Compared with" not in whole_page(made_findings())
 
@@ -233,6 +233,14 @@ def test_intervals_are_told_rounded_outwards():
     assert between((0.71, 0.78), "photos") == "between 71 and 78 of 100 photos"
     assert between((0.5, 0.5)) == "about 50 of 100 listings"
     assert between((-0.1, 1.2)) == "between 0 and 100 of 100 listings"
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [("top5.micro", "top-5, photos"), ("levels.12.macro", "level 12, mean of categories"), ("levels.1", "levels.1"), ("severity", "severity")],
+)
+def test_metrics_are_told_in_words(metric, told):
+    assert metric_words(metric) == told
 
 
 def test_names_that_are_alike_get_more_of_their_path():

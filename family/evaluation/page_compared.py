@@ -2,6 +2,7 @@
 
 from family import pages
 from family.evaluation.page_accuracy import NARROW_PX, WIDE_PX
+from family.evaluation.page_words import metric_words
 from family.pages import percent
 
 
@@ -12,11 +13,11 @@ def compared_section(compared: dict) -> str:
         compared: `{"other", "differences": [{"metric", "ours", "other", "difference", "interval", "shown"}]}`, shares from 0 to 1.
     """
     rows = [
-        {**d, "difference": 100 * d["difference"], "low": 100 * d["interval"][0], "high": 100 * d["interval"][1]}
+        {**d, "metric": metric_words(d["metric"]), "difference": 100 * d["difference"], "low": 100 * d["interval"][0], "high": 100 * d["interval"][1]}
         for d in compared["differences"]
     ]
     drawn = [{"label": row["metric"], "value": row["difference"], **{k: row[k] for k in ("low", "high", "shown")}} for row in rows]
-    label = "points better (right) or worse (left), with 95 % intervals"
+    label = "points better (+) or worse (−), 95 % intervals"
     wide, narrow = (pages.differences(drawn, title="Differences", x_label=label, width=width) for width in (WIDE_PX, NARROW_PX))
     columns = [
         {"key": "metric", "label": "measure"},
@@ -30,8 +31,8 @@ def compared_section(compared: dict) -> str:
     caption = f"Compared with {compared['other']}"
     n_shown = sum(bool(row["shown"]) for row in rows)
     note = (
-        f"Both answered the same rows; {n_shown} of {len(rows)} differences are shown. Not shown: zero lies in the interval, so that the rows at hand "
-        "don't tell whether there is a difference. Each interval stands for itself; of twenty, one misses."
+        f"Both answered the same rows; {n_shown} of {len(rows)} differences are shown. Not shown: zero lies in the interval, or too few listings differ, "
+        "so that the rows at hand don't tell whether there is a difference. Each interval stands for itself; of twenty, one misses."
     )
     return pages.paragraph(note) + pages.figure(wide, narrow=narrow) + pages.table(rows, columns, caption=caption, file="compared.csv")
 

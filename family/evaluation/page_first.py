@@ -63,7 +63,7 @@ def _extremes(departments: list[dict]) -> str:
 
 def first_page(findings: Findings, pictures: dict[str, bytes]) -> str:
     """Return the body of the first section."""
-    return (
+    body = (
         pages.heading("What can be filed without a person")
         + (_filing(findings) if "filing" in findings.metrics else pages.paragraph(NOT_FITTED))
         + pages.heading("What to merge, rename or relabel")
@@ -72,8 +72,8 @@ def first_page(findings: Findings, pictures: dict[str, bytes]) -> str:
         + _kinds(findings, pictures)
         + pages.heading("How sure these numbers are")
         + pages.bullets(sureness(findings))
-        + '<div class="page-end"></div>\n'
     )
+    return f'<div class="own-page">{body}</div>\n'
 
 
 # What goes without a person

@@ -1,6 +1,7 @@
 """Numbers and names as a category manager reads them; shares are 0 to 1."""
 
 import math
+import re
 from collections.abc import Sequence
 
 from family.data.ontology import SEPARATOR
@@ -26,6 +27,16 @@ def counted(n: int, noun: str) -> str:
     """Return a number with its noun: "1 photo", "2,345 photos"; "category" becomes "categories"."""
     many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{n:,} {noun if n == 1 else many}"
+
+
+def metric_words(metric: str) -> str:
+    """Say a metric's path in metrics.json as the page does: "levels.2.macro" is "level 2, mean of categories"; other text stays as it is."""
+    known = re.fullmatch(r"(?:top(\d+)|levels\.(\d+))(\.summed)?\.(micro|macro)", metric)
+    if not known:
+        return metric
+    k, level, summed, kind = known.groups()
+    what = f"top-{k}" if k else f"level {level}"
+    return f"{what}{', summed' if summed else ''}, {'photos' if kind == 'micro' else 'mean of categories'}"
 
 
 def last_two(path: str) -> str:

@@ -96,8 +96,8 @@ def differences(rows: Sequence[dict], *, title: str, x_label: str, width: int = 
     labels = [plain(row["label"]) for row in rows]
     told = [_difference_text(row) for row in rows]
     above = width < 500  # a phone has no room for names beside the lines
-    left = 4.0 if above else max((axes.text_width(label) for label in labels), default=0) + 14
-    right = 8.0 if above else max((axes.text_width(text) for text in told), default=0) + 18
+    left = 16.0 if above else max((axes.text_width(label) for label in labels), default=0) + 14
+    right = 16.0 if above else max((axes.text_width(text) for text in told), default=0) + 18
     step, drop = (44, 30) if above else (28, 14)
     box = (left, 30.0, width - right, 30.0 + step * len(rows) + 4)
     most = max((abs(end) for row in rows for end in (row["low"], row["high"])), default=1.0) * 1.08 or 1.0
@@ -109,7 +109,8 @@ def differences(rows: Sequence[dict], *, title: str, x_label: str, width: int = 
     for i, (row, label, text) in enumerate(zip(rows, labels, told, strict=True)):
         y = box[1] + drop + step * i
         if above:
-            parts.append(word(4, y - 12, f"{label}  {text}", "halo"))
+            name = axes.shorten(label, width - 12 - axes.text_width(text))
+            parts.append(word(4, y - 12, f"{name}  {text}", "halo"))
         else:
             parts += [word(left - 10, y + 4, label, "", "end"), word(box[2] + 10, y + 4, text, "quiet")]
         kind = "c1 ring" if row["shown"] else "hollow"

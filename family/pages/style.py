@@ -161,7 +161,7 @@ summary {{ cursor: pointer; color: var(--c1) }}
   main {{ max-width: none; padding: 0 }}
   nav, [data-ready] .tools {{ display: none }}
   .bar, .bar i, .tiles li, .card, .photo, .chart {{ print-color-adjust: exact; -webkit-print-color-adjust: exact }}
-  section:has(.page-end) + section {{ break-before: page }}
+  section:has(.own-page) + section {{ break-before: page }}
   .tiles {{ grid-template-columns: repeat(4, 1fr); gap: 8px }}
   .tiles li, .card {{ padding: 10px 12px }}
   .tiles strong {{ font-size: 15pt }}
