@@ -52,7 +52,7 @@ def lca_height(tree, a, b):
     return 0 if a == b else height_of(tree, max(shared, key=len, default=""))
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(trees(), st.integers(0, 2**32))
 def test_nearness_is_what_walking_the_tree_gives(tree, seed):
     answers, _ = answers_of(tree, 25, seed, sharpness=1.0)
@@ -117,7 +117,7 @@ def test_intervals_at_the_ends():
     assert t_975(10) == pytest.approx(2.228139, rel=3e-3) and t_975(1e6) == pytest.approx(1.959964, rel=1e-4)
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(st.integers(0, 2**32), st.floats(0.3, 4))
 def test_the_temperature_is_that_of_the_smallest_log_loss(seed, factor):
     tree = from_leaves([(str(k), f"n{k}") for k in range(6)])
@@ -127,10 +127,11 @@ def test_the_temperature_is_that_of_the_smallest_log_loss(seed, factor):
     assert np.array_equal(np.concatenate(list(fit.watch(np.array_split(probabilities, 7), answers.labels))), probabilities)
 
     def loss(temperature):
-        return log_loss(answers.labels, at_temperature(probabilities, temperature), labels=range(6))
+        return -np.log(at_temperature(probabilities, temperature)[np.arange(300), answers.labels]).mean()
 
     found = fit.temperature()
-    assert loss(found) <= min(loss(t) for t in np.geomspace(1 / 8, 8, 400)) + 1e-5
+    assert loss(found) == pytest.approx(log_loss(answers.labels, at_temperature(probabilities, found), labels=range(6)), abs=1e-9)
+    assert loss(found) <= min(loss(t) for t in np.geomspace(1 / 8, 8, 100)) + 1e-5
 
 
 def test_calibration_by_hand():
@@ -161,8 +162,9 @@ def test_what_is_filed_on_other_listings_is_about_as_precise_as_wanted_and_backs
     thresholds = fit_thresholds(tree, fitting, 0.9)
     filed = file_listings(tree, fresh, thresholds)
     found = measure_filing(tree, fresh, filed)
-    assert found["backoff"]["precision"] == pytest.approx(0.9, abs=0.02)
-    assert found["levels"]["1"]["share"] > found["levels"]["2"]["share"] >= found["levels"]["3"]["share"] == found["leaf"]["share"] > 0.3
+    for told in (found["backoff"], found["leaf"], *found["backoff"]["by_depth"]):
+        assert told["share"] > 0.02 and told["precision"] == pytest.approx(0.9, abs=0.05), "at each depth, not on the whole alone"
+    assert found["levels"]["1"]["share"] > found["levels"]["2"]["share"] > found["levels"]["3"]["share"] == found["leaf"]["share"]
     for k in range(300):  # by hand: the deepest level whose node clears its threshold
         cleared = [level for level in range(3) if fresh.node_probabilities[k, level] >= thresholds[level][fresh.nodes[k, level]]]
         assert filed.level[k] == (cleared[-1] + 1 if cleared else 0)

@@ -1,16 +1,19 @@
 """What can be filed without a person: a threshold for every node, fitted on other listings, and the deepest node that clears its own.
 
-At each level the node with the largest summed probability is answered. A node's threshold is the lowest probability t so that of the n
-fitting listings that were answered with it and at least t, w of them wrong, (w + 1) / (n + 1) <= 1 - wanted. The one wrong answer that is added
+At each level the node with the largest summed probability is answered. The deepest level whose answer clears its threshold files the listing
+(backing off). So thresholds are fitted from the deepest level up, each level's on the listings that no deeper one files: those that are left
+over are the harder ones, and a threshold that was fitted on all of them would file them less precisely than is wanted.
+
+A node's threshold is the lowest probability t so that of the n fitting listings that were left over and answered with it and at least t, w of
+them wrong, (w + 1) / (n + 1) <= 1 - wanted. The one wrong answer that is added
 is what conformal risk control adds for the listing that is yet to come (Angelopoulos et al. 2022, 2208.02814, equation 4); at 90 % at
 least nine answers, all right, are needed. The lowest such t is taken, so that the precision that comes out is a little lower than what a
 t chosen beforehand would give.
 
-A node that fewer than MIN_ANSWERED listings were answered with has the threshold of all nodes of its level below its parent together, or
+A node that fewer than MIN_ANSWERED such listings were answered with has the threshold of all nodes of its level below its parent together, or
 below a node further up, or of the whole level: the first that has as many. A node with none is never filed automatically.
 
-Backing off: the deepest level whose answer clears its threshold files the listing. A leaf that is not on the deepest level stands on all
-levels below it too.
+A leaf that is not on the deepest level stands on all levels below it too.
 """
 
 from dataclasses import dataclass
@@ -46,9 +49,11 @@ def fit_thresholds(ontology: Ontology, answers: Answers, wanted: float) -> list[
         wanted: the precision, above 0 and below 1.
     """
     maps, found = level_maps(ontology), []
-    for level, (node_of, n_nodes) in enumerate(maps, 1):
-        nodes, probabilities = answers.nodes[:, level - 1], answers.node_probabilities[:, level - 1]
-        right = node_of[answers.labels] == nodes
+    left = np.arange(len(answers.labels))
+    for level in range(len(maps), 0, -1):
+        node_of, n_nodes = maps[level - 1]
+        nodes, probabilities = answers.nodes[left, level - 1], answers.node_probabilities[left, level - 1]
+        right = node_of[answers.labels[left]] == nodes
         thresholds, decided = np.full(n_nodes, NEVER), np.zeros(n_nodes, bool)
         for pool_of, n_pools in _pools(maps, level):
             n_answered = np.bincount(pool_of[nodes], minlength=n_pools)
@@ -56,8 +61,9 @@ def fit_thresholds(ontology: Ontology, answers: Answers, wanted: float) -> list[
             now = ~decided & (n_answered >= MIN_ANSWERED)[pool_of]
             thresholds[now] = own[pool_of[now]]
             decided |= now
+        left = left[probabilities < thresholds[nodes]]
         found.append(thresholds)
-    return found
+    return found[::-1]
 
 
 def _pools(maps: list, level: int) -> list[tuple[np.ndarray, int]]:
