@@ -43,6 +43,7 @@ if what == "print":
     say(*rest, *(f"{n}={os.environ.get(n)}" for n in ("FAMILY_INTERFACE", "FAMILY_LEAD_S", "COLOUR", "SLURM_ARRAY_TASK_ID")))
 elif what == "exit":
     say("exits")
+    time.sleep(2 if rank == "0" else 0)  # srun ends those that are still about to, and takes the highest code of all
     sys.exit(int(rest[0]) if rank == "0" else 0)
 elif what == "crash":
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
