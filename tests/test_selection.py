@@ -40,12 +40,20 @@ def taught(scope: str = "general", **fields) -> Member:
 
 
 def test_a_student_of_what_is_left_out_is_left_out(dataset, capsys):
-    members = [Member("lite0"), Member("b0"), taught(teacher=("b0-general", "lite0-general")), taught("animals", start_from="lite1-general", set={})]
+    members = [
+        Member("lite0"),
+        Member("b0"),
+        taught(teacher=("b0-general", "lite0-general")),
+        taught("animals", start_from="lite1-general", set={}),
+    ]
     assert [member.folder for member in select(members[:2] + [taught(teacher=("b0-general",))], dataset)] == ["b0-general", "lite1-general"]
     capsys.readouterr()
     assert [member.folder for member in select(members, dataset)] == ["b0-general"]
     said = capsys.readouterr().out.splitlines()
-    assert said[1:] == ["left out lite1-general: the teacher lite0-general is left out", "left out lite1-animals: lite1-general is left out"]
+    assert said[1:] == [
+        "left out lite1-general: the teacher lite0-general is left out",
+        "left out lite1-animals: lite1-general is left out",
+    ]
 
 
 def test_a_general_model_teaches_a_vertical_and_never_the_other_way(dataset, tmp_path):
@@ -55,7 +63,9 @@ def test_a_general_model_teaches_a_vertical_and_never_the_other_way(dataset, tmp
     with pytest.raises(UserError, match="lite1-general: the teacher b0-animals does not know [0-9]+ of the categories"):
         select([*members, taught(teacher=("b0-animals",))], dataset)
     other = str(write_run(tmp_path / "other", dataset, "b1", drop=1))
-    with pytest.raises(UserError, match=f"lite1-general: the teacher {other} does not know 1 of the categories: {dataset.ontology.leaves[0]}$"):
+    with pytest.raises(
+        UserError, match=f"lite1-general: the teacher {other} does not know 1 of the categories: {dataset.ontology.leaves[0]}$"
+    ):
         select([taught(teacher=(other,))], dataset)
     (Path(other) / "weights.h5").unlink()
     with pytest.raises(UserError, match="is no finished run"):
@@ -114,7 +124,9 @@ def test_a_namesake_that_is_missing_is_refused_unless_the_member_is_made_anew(da
     table = TABLE + '[[member]]\nvariant = "b1"\n[[member]]\nvariant = "b0"\nscope = "transport"\nstart_from = "b0-general"\n'
     with pytest.raises(UserError) as error:
         select(read(tmp_path, table), dataset, old)
-    assert "has no finished run of b1-general, b0-transport (its runs: b0-animals, b0-general, lite0-animals, lite0-general)" in str(error.value)
+    assert "has no finished run of b1-general, b0-transport (its runs: b0-animals, b0-general, lite0-animals, lite0-general)" in str(
+        error.value
+    )
     anew = table.replace('"b1"', '"b1"\nanew = true').replace('"transport"', '"transport"\nanew = true')
     *_, general, vertical = select(read(tmp_path, anew), dataset, old)
     assert (general.weights, general.carry_head) == ("imagenet", None) and vertical.parent == "b0-general"
