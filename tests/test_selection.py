@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from family import cli
-from family.card import write_card
+from family.card import read_card, write_card
 from family.data.dataset import Dataset, open_dataset
 from family.errors import UserError
 from family.plan.lines import plan
@@ -172,3 +172,35 @@ def test_the_job_that_measures_chooses_the_same_members(dataset, old, tmp_path, 
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("#SBATCH --array")][0] == "#SBATCH --array=1,2,3,4", "no training waits for another"
     assert f"--only bench,report --from {old})" in next(line for line in lines if line.startswith("command=(produce"))
+
+
+TINY = """
+[[matrix]]
+variants = ["lite0"]
+recipe = "scratch"
+weights = "none"
+set = { resolution_px = 32, finetune_epochs = 1, label = "" }
+[[matrix]]
+variants = ["lite0"]
+name = "student"
+recipe = "scratch"
+weights = "none"
+teacher = ["lite0-general"]
+set = { resolution_px = 32, finetune_epochs = 1, distill_weight = 0.5, label = "taught" }
+"""
+
+
+def test_a_family_is_taught_and_goes_on_with_a_changed_tree(dataset, tmp_path):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    changed = tmp_path / "changed"
+    assert cli.main(["data", "synth", str(changed), "--listings", "60", "--categories", "14"]) == 0
+    old, new = tmp_path / "old", tmp_path / "new"
+    words = ["--members", str(tmp_path / "tiny.toml"), "--only", "train"]
+    assert cli.main(["produce", str(dataset.folder), "--out", str(old), *words]) == 0
+    assert cli.main(["produce", str(changed), "--out", str(new), "--from", str(old), *words]) == 0
+    for family in (old, new):
+        taught_by = {run.name: read_card(run)["training"]["teachers"] for run in (family / "runs").iterdir()}
+        assert taught_by == {"lite0-general": [], "student": ["lite0-32-general"]}
+    carried = read_card(new / "runs" / "student")["training"]["weights"]
+    assert carried["source"] == str(old / "runs" / "student") and (carried["head"]["kept"], carried["head"]["new"]) == (12, 2)
+    assert cli.main(["produce", str(changed), "--out", str(new), *words]) == 2, "without --from it would be another family"
