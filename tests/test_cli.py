@@ -138,7 +138,9 @@ def test_what_comes_next_is_ready_to_paste():
     words = ["evaluate", Path("my runs/b0's"), "$HOME", "--out", "a;b", "--budget-ms", 20]
     line = next_command(*words)
     assert line.startswith("next: family evaluate 'my runs/")
-    split = subprocess.run(["bash", "-c", f"printf '%s\\0' {line.removeprefix('next: ')}"], capture_output=True, text=True).stdout.split("\0")
+    split = subprocess.run(["bash", "-c", f"printf '%s\\0' {line.removeprefix('next: ')}"], capture_output=True, text=True).stdout.split(
+        "\0"
+    )
     assert split[:-1] == ["family", *map(str, words)] == shlex.split(line)[1:]
     root = Path(cli.__file__).parent.parent
     sources = [path for package in ("family", "export", "benchmarks") for path in (root / package).rglob("*.py")]
@@ -149,7 +151,10 @@ def test_a_dataset_behind_carry_head_is_told(tmp_path, capsys):
     (tmp_path / "data").mkdir()
     words = ["train", "--out", str(tmp_path / "run"), "--weights", "old", "--carry-head", str(tmp_path / "data")]
     assert main(words) == 2
-    assert f"'{tmp_path}/data' is no file; the word behind --carry-head is taken for MAPPING.csv, so write DATASET before it" in capsys.readouterr().err
+    assert (
+        f"'{tmp_path}/data' is no file; the word behind --carry-head is taken for MAPPING.csv, so write DATASET before it"
+        in capsys.readouterr().err
+    )
     assert main([*words[:-1], str(tmp_path / "mapping.csv"), "data"]) == 2
     assert "mapping.csv' is no file" in capsys.readouterr().err
     assert main(["train", "data", *words[1:-1]]) == 2

@@ -124,7 +124,10 @@ except UserError as error:
 
 def test_of_many_at_once_each_output_is_of_one(tmp_path):
     words = [sys.executable, "-c", MANY, str(tmp_path / "o")]
-    processes = [subprocess.Popen([*words, str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for n in range(4)]
+    processes = [
+        subprocess.Popen([*words, str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for n in range(4)
+    ]
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()

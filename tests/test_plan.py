@@ -131,7 +131,10 @@ def test_weights_are_given_for_each_variant_and_lite_takes_those_of_b(tmp_path):
         ('[[member]]\nvariant = "b0"\ncolour = 1', "colour"),
         ('[[member]]\nvariant = "b0"\n[[member]]\nvariant = "b0"', "two members"),
         ('[[member]]\nvariant = "b0"\nstart_from = "later"', "no earlier member"),
-        ('[[member]]\nvariant = "b0"\n[[member]]\nvariant = "lite0"\nteacher = ["b0-generl"]', "no finished run; did you mean 'b0-general'"),
+        (
+            '[[member]]\nvariant = "b0"\n[[member]]\nvariant = "lite0"\nteacher = ["b0-generl"]',
+            "no finished run; did you mean 'b0-general'",
+        ),
         ('[[member]]\nvariant = "lite0"\nteacher = ["b0-general"]\n[[member]]\nvariant = "b0"', "no earlier member and no finished run$"),
         ('[[matrix]]\nvariants = ["b0"]\nteacher = ["b0-general"]', "no earlier member"),
         ('[[member]]\nvariant = "b0"\nteacher = "b1-general"', "teacher takes a list"),

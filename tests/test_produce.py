@@ -305,7 +305,9 @@ def test_what_jobs_are_to_make_is_not_made_here(place, tmp_path, capsys, monkeyp
     programs.mkdir()
     out.mkdir()
     (out / "submitted.json").write_text('{"out-train": "41", "out-evaluate": "42"}')
-    (programs / "scontrol").write_text('#!/bin/sh\n[ $4 = 42 ] && state=PENDING || state=COMPLETED\necho "JobId=$4 UserId=a JobState=$state ExitCode=0:0"\n')
+    (programs / "scontrol").write_text(
+        '#!/bin/sh\n[ $4 = 42 ] && state=PENDING || state=COMPLETED\necho "JobId=$4 UserId=a JobState=$state ExitCode=0:0"\n'
+    )
     (programs / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     words = ["--out", out, "--members", place / "tiny.toml"]
@@ -543,7 +545,9 @@ def test_on_a_real_cluster_a_member_that_fails_holds_back_its_own_alone(slurm, p
     twice = family()
     assert twice.returncode == 2 and "are not over" in twice.stderr
     here = [word for word in words if word not in ("--cluster", "cluster.toml")]
-    beside = subprocess.run([sys.executable, "-m", "family.cli", *here], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    beside = subprocess.run(
+        [sys.executable, "-m", "family.cli", *here], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
     assert beside.returncode == 2 and "are not over" in beside.stderr
     slurm.wait_until(lambda: not slurm.squeue(), 120, "all jobs to be over")
     order = (tmp_path / "order").read_text().splitlines()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from family import cli
-from family.card import write_card
+from family.card import read_card, write_card
 from family.data.dataset import Dataset, open_dataset
 from family.errors import UserError
 from family.plan.lines import plan
@@ -40,12 +40,20 @@ def taught(scope: str = "general", **fields) -> Member:
 
 
 def test_a_student_of_what_is_left_out_is_left_out(dataset, capsys):
-    members = [Member("lite0"), Member("b0"), taught(teacher=("b0-general", "lite0-general")), taught("animals", start_from="lite1-general", set={})]
+    members = [
+        Member("lite0"),
+        Member("b0"),
+        taught(teacher=("b0-general", "lite0-general")),
+        taught("animals", start_from="lite1-general", set={}),
+    ]
     assert [member.folder for member in select(members[:2] + [taught(teacher=("b0-general",))], dataset)] == ["b0-general", "lite1-general"]
     capsys.readouterr()
     assert [member.folder for member in select(members, dataset)] == ["b0-general"]
     said = capsys.readouterr().out.splitlines()
-    assert said[1:] == ["left out lite1-general: the teacher lite0-general is left out", "left out lite1-animals: lite1-general is left out"]
+    assert said[1:] == [
+        "left out lite1-general: the teacher lite0-general is left out",
+        "left out lite1-animals: lite1-general is left out",
+    ]
 
 
 def test_a_general_model_teaches_a_vertical_and_never_the_other_way(dataset, tmp_path):
@@ -55,7 +63,9 @@ def test_a_general_model_teaches_a_vertical_and_never_the_other_way(dataset, tmp
     with pytest.raises(UserError, match="lite1-general: the teacher b0-animals does not know [0-9]+ of the categories"):
         select([*members, taught(teacher=("b0-animals",))], dataset)
     other = str(write_run(tmp_path / "other", dataset, "b1", drop=1))
-    with pytest.raises(UserError, match=f"lite1-general: the teacher {other} does not know 1 of the categories: {dataset.ontology.leaves[0]}$"):
+    with pytest.raises(
+        UserError, match=f"lite1-general: the teacher {other} does not know 1 of the categories: {dataset.ontology.leaves[0]}$"
+    ):
         select([taught(teacher=(other,))], dataset)
     (Path(other) / "weights.h5").unlink()
     with pytest.raises(UserError, match="is no finished run"):
@@ -114,7 +124,9 @@ def test_a_namesake_that_is_missing_is_refused_unless_the_member_is_made_anew(da
     table = TABLE + '[[member]]\nvariant = "b1"\n[[member]]\nvariant = "b0"\nscope = "transport"\nstart_from = "b0-general"\n'
     with pytest.raises(UserError) as error:
         select(read(tmp_path, table), dataset, old)
-    assert "has no finished run of b1-general, b0-transport (its runs: b0-animals, b0-general, lite0-animals, lite0-general)" in str(error.value)
+    assert "has no finished run of b1-general, b0-transport (its runs: b0-animals, b0-general, lite0-animals, lite0-general)" in str(
+        error.value
+    )
     anew = table.replace('"b1"', '"b1"\nanew = true').replace('"transport"', '"transport"\nanew = true')
     *_, general, vertical = select(read(tmp_path, anew), dataset, old)
     assert (general.weights, general.carry_head) == ("imagenet", None) and vertical.parent == "b0-general"
@@ -160,3 +172,35 @@ def test_the_job_that_measures_chooses_the_same_members(dataset, old, tmp_path, 
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("#SBATCH --array")][0] == "#SBATCH --array=1,2,3,4", "no training waits for another"
     assert f"--only bench,report --from {old})" in next(line for line in lines if line.startswith("command=(produce"))
+
+
+TINY = """
+[[matrix]]
+variants = ["lite0"]
+recipe = "scratch"
+weights = "none"
+set = { resolution_px = 32, finetune_epochs = 1, label = "" }
+[[matrix]]
+variants = ["lite0"]
+name = "student"
+recipe = "scratch"
+weights = "none"
+teacher = ["lite0-general"]
+set = { resolution_px = 32, finetune_epochs = 1, distill_weight = 0.5, label = "taught" }
+"""
+
+
+def test_a_family_is_taught_and_goes_on_with_a_changed_tree(dataset, tmp_path):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    changed = tmp_path / "changed"
+    assert cli.main(["data", "synth", str(changed), "--listings", "60", "--categories", "14"]) == 0
+    old, new = tmp_path / "old", tmp_path / "new"
+    words = ["--members", str(tmp_path / "tiny.toml"), "--only", "train"]
+    assert cli.main(["produce", str(dataset.folder), "--out", str(old), *words]) == 0
+    assert cli.main(["produce", str(changed), "--out", str(new), "--from", str(old), *words]) == 0
+    for family in (old, new):
+        taught_by = {run.name: read_card(run)["training"]["teachers"] for run in (family / "runs").iterdir()}
+        assert taught_by == {"lite0-general": [], "student": ["lite0-32-general"]}
+    carried = read_card(new / "runs" / "student")["training"]["weights"]
+    assert carried["source"] == str(old / "runs" / "student") and (carried["head"]["kept"], carried["head"]["new"]) == (12, 2)
+    assert cli.main(["produce", str(changed), "--out", str(new), *words]) == 2, "without --from it would be another family"

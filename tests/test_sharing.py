@@ -33,7 +33,10 @@ def test_heads_of_one_trunk_on_the_same_rows_share(tmp_path):
         {"scope": "animals"},
         {"start_from": "a"},
         {"recipe": "scratch", "set": {}},
-        *({"set": {key: value}} for key, value in (("resolution_px", 64), ("aspect", "pad"), ("precision", "mixed_bfloat16"), ("drop_connect", 0.1))),
+        *(
+            {"set": {key: value}}
+            for key, value in (("resolution_px", 64), ("aspect", "pad"), ("precision", "mixed_bfloat16"), ("drop_connect", 0.1))
+        ),
         {"set": {"feature_views": 2}},
     ],
 )

@@ -41,8 +41,10 @@ def _training(dataset: Path, out: Path, members: list[Member], number: int, shar
     earlier = {other.folder for other in members[: number - 1]}
     teachers = [runs / teacher if teacher in earlier else Path(teacher) for teacher in member.teacher]
     ranks = member.ranks if here else 1
-    words = ["train", dataset, "--out", runs / member.folder, "--variant", member.variant, "--scope", member.scope, "--recipe", member.recipe]
-    words += ["--weights", source, *(["--carry-head", *filter(None, [member.carry_head])] if member.carry_head is not None else [])]
+    words = ["train", dataset, "--out", runs / member.folder, "--variant", member.variant, "--scope", member.scope]
+    words += ["--recipe", member.recipe]
+    words += ["--weights", source]
+    words += ["--carry-head", *filter(None, [member.carry_head])] if member.carry_head is not None else []
     words += ["--resume", *(["--ranks", ranks] if ranks > 1 else [])]
     words += [word for teacher in teachers for word in ("--teacher", teacher)]
     words += ["--features", out / FOLDER] if member.folder in sharers else []

@@ -138,7 +138,9 @@ def read_members(name: str, weights: list[str] = ()) -> list[Member]:
         for teacher in member.teacher:
             if teacher not in names[:k] and not (Path(teacher) / "card.json").is_file():
                 close = "".join(f"; did you mean {name!r}?" for name in difflib.get_close_matches(teacher, names[:k], n=1))
-                raise UserError(f"{path}: {member.folder} has the teacher {teacher!r}, which is no earlier member and no finished run{close}")
+                raise UserError(
+                    f"{path}: {member.folder} has the teacher {teacher!r}, which is no earlier member and no finished run{close}"
+                )
     return _give_weights(members, list(weights))
 
 
@@ -173,7 +175,9 @@ def _expand(row: dict, earlier: list[Member]) -> list[Member]:
                               (row.get("name", ""), *row.get("teacher", ())))  # fmt: skip
             generals = [m.folder for m in [*earlier, *members] if (m.variant, m.scope) == (variant, GENERAL)]
             start_from = generals[-1] if generals and scope != GENERAL else ""
-            members.append(_member({**shared, "variant": variant, "scope": scope, "name": name, "start_from": start_from, "teacher": teacher}))
+            members.append(
+                _member({**shared, "variant": variant, "scope": scope, "name": name, "start_from": start_from, "teacher": teacher})
+            )
     return members
 
 

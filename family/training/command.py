@@ -57,7 +57,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def _mapping(text: str) -> str:
     """Return the file of --carry-head, or "" where it stands alone; a DATASET behind it is taken for one."""
     if text and not Path(text).is_file():
-        raise argparse.ArgumentTypeError(f"{text!r} is no file; the word behind --carry-head is taken for MAPPING.csv, so write DATASET before it")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no file; the word behind --carry-head is taken for MAPPING.csv, so write DATASET before it"
+        )
     return text
 
 
