@@ -10,9 +10,9 @@ from family.evaluation.findings import SCHEMA, Findings
 from family.evaluation.page_words import counted
 
 RULES = {
-    "sibling mix-up": "The answer and the seller's category stand under the same node.",
+    "sibling mix-up": "Both categories lie directly in the same category above them.",
     "probably misfiled by the seller": "The answer has at least 70 %.",
-    "the model's own mistake": "Everything else: the two part further up.",
+    "the model's own mistake": "Everything else: the two categories are no neighbours.",
 }
 KINDS = tuple(RULES)
 DEPARTMENTS = ("Electronics", "Home and garden", "Animals", "Transport", "Fashion", "Hobby", "Property", "Jobs", "Services", "Children")

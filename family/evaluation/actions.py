@@ -18,6 +18,7 @@ from family.data.ontology import Ontology
 from family.evaluation.categories import category_of, count_confusions, group_by_confusion
 from family.evaluation.examples import Examples
 from family.evaluation.mistakes import MISFILED, parents_of
+from family.evaluation.page_words import told_apart
 from family.evaluation.predictions import Answers
 
 N_ACTIONS = 10
@@ -88,10 +89,11 @@ def _confused(ontology: Ontology, by_image: Answers, listing_of: np.ndarray, exa
 
 
 def _action(a: dict, b: dict, there: float, back: float, mutual: bool) -> dict:
+    names = told_apart([a["path"], b["path"]])
     if mutual:
-        why = (f"{there:.0%} of the images in {a['path']} are taken for {b['path']}, and {back:.0%} the other way round: "
+        why = (f"{there:.0%} of the images in {names[0]} are taken for {names[1]}, and {back:.0%} the other way round: "
                "one category would lose little, or the two need a rule that a photo shows.")  # fmt: skip
         return {"kind": "merge", "categories": [a, b], "why": why}
-    why = (f"{there:.0%} of the images in {a['path']} are taken for {b['path']}, but only {back:.0%} the other way round: "
+    why = (f"{there:.0%} of the images in {names[0]} are taken for {names[1]}, but only {back:.0%} the other way round: "
            "a name that says what is special about it would help.")  # fmt: skip
     return {"kind": "rename", "categories": [a, b], "why": why}

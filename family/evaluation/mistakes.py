@@ -25,8 +25,8 @@ RULES = {
         MISFILED
     ]: f"The answer has at least {SURE:.0%}, and at least what the model gives on average to images that are in that category; "
     f"the seller's category has at most {UNLIKELY:.0%}; and all images of the listing together give the same answer.",
-    KINDS[SIBLING]: "The answer and the seller's category stand under the same node.",
-    KINDS[OWN]: "Everything else: the two part further up.",
+    KINDS[SIBLING]: "Both categories lie directly in the same category above them.",
+    KINDS[OWN]: "Everything else: the two categories are no neighbours.",
 }
 
 

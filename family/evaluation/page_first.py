@@ -7,6 +7,7 @@ from family.evaluation.page_photos import N_ACTION, N_KIND_SHORT, by_kind, group
 from family.evaluation.page_words import between, counted, of_100, told_apart
 from family.pages import escape, number, percent
 
+N_ACTIONS = 10  # that are found at most
 N_DEPARTMENTS = 12  # shown before the others are unfolded
 KINDS = {
     "sibling mix-up": (
@@ -28,25 +29,27 @@ NOT_FITTED = "Nothing was held back to set the thresholds of filing without a pe
 
 def title(findings: Findings) -> str:
     """Return the name of the page."""
-    return f"What {findings.about['member']} files right"
+    return "How many listings can be filed without a person"
 
 
 def lead(findings: Findings) -> str:
-    """Say in three sentences what can be filed without a person, where least, and what kind of error is the most frequent."""
+    """Say in a few sentences what can be filed without a person, where least, what kind of error is the most frequent, and of what data that is."""
     filing, errors = findings.metrics.get("filing"), findings.metrics["errors"]
     sentences = [_filed(filing, findings.about["precision_wanted"]), _extremes(filing["departments"])] if filing else [NOT_FITTED]
     if errors["n"]:
-        kind = max(errors["by_kind"], key=errors["by_kind"].get)
-        share = of_100(errors["by_kind"][kind] / errors["n"])
-        sentences.append(f"Of 100 errors, {share} are of the kind <strong>{escape(kind)}</strong>.")
-    return f'<p class="lead">{" ".join(filter(None, sentences))}</p>\n'
+        kind, n = max(errors["by_kind"].items(), key=lambda pair: pair[1])
+        sentences.append(f"Of {counted(errors['n'], 'error')}, {n:,} are of the kind <strong>{escape(kind)}</strong>.")
+    about = findings.about
+    source = f"The model {about['member']}, measured on {counted(about['n_listings'], 'listing')} of “{about['dataset']}”; on others the figures can differ."
+    return f'<p class="lead">{" ".join(filter(None, sentences))}</p>\n' + pages.paragraph(source, "note")
 
 
 def _filed(filing: dict, wanted: float) -> str:
     leaf = filing["leaf"]
+    right = "" if leaf["precision"] is None else f"; of 100 of these {of_100(leaf['precision'])} were right, and at least {of_100(wanted)} was asked for"
     return (
         f"<strong>{of_100(leaf['share'])} of 100 listings</strong> ({between(leaf['share_interval'], '')}) can go into their final category "
-        f"without a person, if {of_100(wanted)} of 100 of these have to be right."
+        f"without a person{right}."
     )
 
 
@@ -55,10 +58,15 @@ def _extremes(departments: list[dict]) -> str:
     if len(departments) < 2:
         return ""
     worst, best = (pick(departments, key=lambda d: d["share_leaf"]) for pick in (min, max))
-    return (
+    told = (
         f"It is fewest in <strong>{escape(worst['path'])}</strong>, {of_100(worst['share_leaf'])} of 100, "
         f"and most in <strong>{escape(best['path'])}</strong>, {of_100(best['share_leaf'])} of 100."
     )
+    known = [d for d in departments if d["precision_leaf"] is not None]
+    if known:
+        wrong = min(known, key=lambda d: d["precision_leaf"])
+        told += f" Of what is filed, most is wrong in <strong>{escape(wrong['path'])}</strong>: {of_100(wrong['precision_leaf'])} of 100 are right."
+    return told
 
 
 def first_page(findings: Findings, pictures: dict[str, bytes]) -> str:
@@ -84,34 +92,32 @@ def _filing(findings: Findings) -> str:
     leaf, backoff = filing["leaf"], filing["backoff"]
     tiles = [
         (f"{of_100(leaf['share'])} of 100", f"listings can go into their final category without a person: {between(leaf['share_interval'])}"),
-        (f"{of_100(backoff['share'])} of 100", "can go at least into a broader category, where the model is not sure of the final one"),
+        (f"{of_100(backoff['share'] - leaf['share'])} of 100 more", "can go into a broader category, where the model is not sure of the final one"),
         (f"{of_100(1 - backoff['share'])} of 100", "need a person from the start"),
     ]
     if backoff["precision"] is not None:
-        tiles.append((f"{of_100(backoff['precision'])} of 100", f"of all that is filed is filed right: {between(backoff['interval'])}"))
+        tiles.append((f"{of_100(backoff['precision'])} of 100", f"of all that is filed, final or broader, is right: {between(backoff['interval'])}"))
     return pages.tiles(tiles) + _departments(findings)
 
 
 def _departments(findings: Findings) -> str:
-    """Return the table of departments, in the order given."""
+    """Return the table of departments, the one with the fewest filed first."""
     wanted, rows = findings.about["precision_wanted"], []
-    for d in findings.metrics["filing"]["departments"]:
-        low, high = d["share_leaf_interval"]
+    for d in sorted(findings.metrics["filing"]["departments"], key=lambda d: d["share_leaf"]):
         surely_below = d["precision_leaf"] is not None and d["interval"][1] < wanted
         tags = [(f"below {of_100(wanted)} % right", "bad")] if surely_below else []
-        rows.append({**d, "low": low, "high": high, "tags": tags})
+        rows.append({**d, "range": between(d["share_leaf_interval"], ""), "tags": tags})
     columns = [
         {"key": "path", "label": "department"},
+        {"key": "share_leaf", "label": "without a person,\nof 100", "text": _of_100, "high": True},
+        {"key": "precision_leaf", "label": "right of 100\nof these", "text": _of_100, "high": True},
+        {"key": "range", "label": "without a person,\nsurely"},
+        {"key": "share_backoff", "label": "at least into a\nbroader one, of 100", "text": _of_100, "high": True},
         {"key": "n_listings", "label": "listings\nlooked at", "text": number, "high": True},
-        {"key": "share_leaf", "label": "without a person,\nof 100", "text": _of_100, "bar": True, "high": True},
-        {"key": "low", "label": "surely\nat least", "text": _of_100, "high": True},
-        {"key": "high", "label": "surely\nat most", "text": _of_100, "high": True},
-        {"key": "share_backoff", "label": "at least broadly,\nof 100", "text": _of_100, "bar": True, "high": True},
-        {"key": "precision_leaf", "label": "right of those\nfiled, %", "text": percent, "high": True},
     ]
     note = (
-        "Without a person: into the final category. At least broadly: into it or a category above it. Surely: with 95 % confidence. "
-        f"The model's belief must pass a threshold; it was set on other listings, so that {of_100(wanted)} of 100 filed there were right."
+        "Without a person: into the final category. A broader one: a category above it. Surely: with 95 % confidence. "
+        f"A listing is filed where the model is sure enough; how sure was set on other listings, so that {of_100(wanted)} of 100 filed there were right."
     )
     caption = "Departments: how many listings can be filed without a person"
     step = N_DEPARTMENTS if len(rows) > N_DEPARTMENTS else 0
@@ -128,7 +134,10 @@ def _of_100(share: float | None) -> str:
 def _actions(actions: list[dict], pictures: dict[str, bytes]) -> str:
     if not actions:
         return pages.paragraph("No change stands out: no two categories are mixed up often enough, and few listings look misfiled.")
-    note = "The most worthwhile first. Only a person can say whether a change is right: look at the photos before."
+    worth = "1 change is" if len(actions) == 1 else f"{len(actions)} changes are"
+    note = f"{worth} worth a look" + (", the most worthwhile first" if len(actions) > 1 else "")
+    note += "; nothing else happens often enough." if len(actions) < N_ACTIONS else "."
+    note += " Only a person can say whether a change is right: look at the photos before."
     cards = pages.cards([_action(action, pictures) for action in actions], ordered=True)
     return pages.paragraph(note, "note") + cards + pages.details("the same as a table", _actions_table(actions))
 
@@ -178,11 +187,14 @@ def _kinds(findings: Findings, pictures: dict[str, bytes]) -> str:
     counts, n = findings.metrics["errors"]["by_kind"], findings.metrics["errors"]["n"]
     if not n:
         return pages.paragraph("There is no error.")
-    intro = f"{counted(n, 'photo')} got another category than the seller's. Each is of one kind, by rule; the first rule that holds gives the kind."
+    intro = (
+        f"{counted(n, 'photo')} got another category than the seller's. Each is counted once, by rule: what is probably the seller's mistake "
+        "counts as that, even where the two categories are neighbours."
+    )
     examples, bodies, rules = by_kind(findings.errors), [], findings.metrics["errors"]["rules"]
-    for kind, count in counts.items():
+    for kind, count in sorted(counts.items(), key=lambda pair: -pair[1]):
         meaning, advice = KINDS[kind]
-        share = f"<p><strong>{of_100(count / n)} of 100 errors</strong> ({count:,})</p>"
+        share = f"<p><strong>{count:,} of {counted(n, 'error')}</strong> ({percent(count / n)} %)</p>"
         told = share + pages.paragraph(meaning) + pages.paragraph(f"What helps: {advice}")
         told += pages.paragraph(f"The rule: {rules[kind]}", "note")
         bodies.append(f"<h4>{escape(kind.capitalize())}</h4>{told}{singles(examples.get(kind, [])[:N_KIND_SHORT], pictures)}")
@@ -202,7 +214,7 @@ def sureness(findings: Findings) -> list[str]:
         f"({about['dataset']}, {about['split']}). At its first guess it names the seller's category for {of_100(top1['micro'])} of 100 photos, "
         f"{between(top1['micro_interval'], 'photos')}. “Between” always means: 95 of 100 such ranges hold the true value.",
         *_promise(metrics.get("filing"), about["precision_wanted"]),
-        f"When the model says how sure it is, it is off by {100 * metrics['calibration']['ece']:.1f} points of 100 on average.",
+        _calibration(metrics["calibration"]),
         "The seller's category counts as right. Where sellers misfile, the model is better than it looks here.",
         "Kinds of errors and gains are estimates by rule, not the verdict of a person who looked.",
     ]
@@ -212,6 +224,15 @@ def sureness(findings: Findings) -> list[str]:
             "what is said of a single one of these is little more than chance."
         )
     return told + about["notes"]
+
+
+def _calibration(calibration: dict) -> str:
+    """Say how far the model's own percentages are off, and to which side on the whole."""
+    n = sum(one["n"] for one in calibration["bins"])
+    surplus = sum(one["n"] * (one["confidence"] - one["accuracy"]) for one in calibration["bins"] if one["n"])
+    side = "too high" if surplus > 0 else "too low"
+    off = f"about {100 * calibration['ece']:.1f} points of 100 off, on the whole {side}" if n else "not known"
+    return f"The model's own percentages are {off} (see Calibration). What is said above does not rest on them: it was counted."
 
 
 def _promise(filing: dict | None, wanted: float) -> list[str]:
