@@ -19,7 +19,6 @@ from family.evaluation.assembling import WANTED, Answered, Temperature, assemble
 from family.evaluation.calibration import TemperatureFit
 from family.evaluation.gate import find_short, parse_wanted
 from family.evaluation.groups import check_values
-from family.evaluation.metrics import measure
 from family.evaluation.page import evaluation_page
 from family.evaluation.page_photos import images_shown
 from family.evaluation.predictions import gather_answers, predict_batches, predict_rows, write_predictions
@@ -34,7 +33,9 @@ ORIGIN = Path(__file__).parents[1] / "benchmarks" / "results" / "origin.json"  #
 # What an evaluation stands for that an earlier version made, which had no such words.
 DEFAULTS = {"by": [], "precision": WANTED, "against": None}
 NO_VAL = "{} has no validation rows here to fit thresholds on, so nothing is told of filing."
-VAL_ITSELF = "The validation rows themselves are evaluated: a temperature and thresholds that were fitted on them would flatter and are left out."
+VAL_ITSELF = (
+    "The validation rows themselves are evaluated: a temperature and thresholds that were fitted on them would flatter and are left out."
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,9 +114,7 @@ def _evaluate_into(folder: Path, args: argparse.Namespace, dataset: Dataset, mad
 
 def _answer_validation(model: Model | Chain, dataset: Dataset, split: str) -> tuple[Answered | None, Temperature | None, list[str]]:
     """Answer the validation rows, and fit the temperature on them where the card has none; the notes tell what is left out."""
-    known = None if isinstance(model, Chain) else model.card.get("temperature")
-    temperature = Temperature(known, "val, at the end of training") if known else None
-    ontology = dataset.scope_of(model.card)
+    ontology, temperature = dataset.scope_of(model.card), _known_temperature(model)
     if split == "val":
         return None, None, [VAL_ITSELF]
     if not dataset.count_rows("val", ontology).sum():
@@ -124,6 +123,12 @@ def _answer_validation(model: Model | Chain, dataset: Dataset, split: str) -> tu
     batches = _batches(model, rows, model.predict)
     answered = Answered(rows, *gather_answers(batches if temperature else fit.watch(batches, rows.labels), rows))
     return answered, temperature or Temperature(fit.temperature(), "val"), []
+
+
+def _known_temperature(model: Model | Chain) -> Temperature | None:
+    """Return the temperature of the card; a chain's answers are none of its general model's, whose card it has."""
+    known = None if isinstance(model, Chain) else model.card.get("temperature")
+    return Temperature(known, "val, at the end of training") if known else None
 
 
 def _answer(
@@ -183,17 +188,17 @@ def _identify_other(folder: Path | None) -> dict | None:
     return {key: told[key] for key in ("member", "model_sha256")}
 
 
-def evaluate(model: Model, dataset: Dataset, split: str, predictions: Path | None = None) -> dict:
-    """Return the metrics of a model on a split's rows in its scope, and write each row's answer.
+def evaluate(model: Model, dataset: Dataset, split: str) -> dict:
+    """Return the metrics of a model on a split's rows in its scope; without validation rows, so that nothing is told of filing.
 
     Raises:
         UserError: the model's classes are not those of the dataset's scope.
     """
-    rows = dataset.rows(split, dataset.scope_of(model.card))
-    by_image, by_listing = predict_rows(model.predict, rows, model.how)
-    if predictions:
-        write_predictions(predictions, rows, by_image)
-    return measure(rows.ontology, by_image, by_listing)
+    ontology = dataset.scope_of(model.card)
+    rows, temperature = dataset.rows(split, ontology), _known_temperature(model) if split != "val" else None
+    answered = Answered(rows, *predict_rows(model.predict, rows, model.how, BATCH_SIZE, temperature.value if temperature else 1.0))
+    about = {"member": model.member, "dataset": dataset.about["name"], "digest": dataset.digest, "split": split, "scope": model.card["scope"]}
+    return assemble({**about, "notes": []}, answered, None, temperature, dataset.count_rows("train", ontology), {}).findings.metrics
 
 
 def compare_chain(chain: Chain, rows: Rows, dataset: Dataset, split: str, temperature: float = 1.0) -> tuple:

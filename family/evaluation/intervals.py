@@ -13,6 +13,8 @@ variance V: n' = R (1 - R) / V, which keeps it within 0..1 and of use close to i
 import numpy as np
 
 Z_95 = 1.959964
+# Of a listing, added to what varies in a macro share, because few errors in small categories show too little of it; see `macro_interval`.
+_UNSEEN = 0.1
 
 
 def sum_by_listing(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
@@ -74,8 +76,9 @@ def _ratio_variance(sums: np.ndarray, sizes: np.ndarray) -> float:
 def macro_interval(sums: np.ndarray, sizes: np.ndarray, groups: np.ndarray) -> list[float]:
     """Return the interval of the mean, over the groups that are present, of each group's share.
 
-    It is too narrow where most groups have one or two listings and nearly all rows are right: of 150 listings in 100 groups whose sizes are as
-    1 / rank, with 97 % right and images of a listing much alike, it held the truth in 88 of 100 simulations; with 90 % right in 95.
+    The variance of the groups' means gets 0.1 / n'^2 more, with n' = the listings that groups of equal weight are worth: simulated intervals
+    over 10 to 100 groups whose sizes are as 1 / rank, with 60 to 97 % right, hold the truth in 93 to 98 of 100 cases, without it in 88 to 97
+    (fewest where most groups have one or two listings, nearly all rows are right and images of a listing are much alike).
 
     Args:
         sums, sizes: float [n_listings], what is right in a listing, and out of how much.
@@ -83,7 +86,7 @@ def macro_interval(sums: np.ndarray, sizes: np.ndarray, groups: np.ndarray) -> l
     """
     means, variance, alike, df = _by_group(sums, sizes, groups)
     macro = float(means.mean())
-    effective = macro * (1 - macro) / variance if variance > 0 and 0 < macro < 1 else alike
+    effective = macro * (1 - macro) / (variance + _UNSEEN / alike**2) if 0 < macro < 1 else alike
     return _wilson(macro, float(effective), t_975(df)) if len(sums) > 1 else [0.0, 1.0]
 
 

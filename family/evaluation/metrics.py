@@ -4,7 +4,7 @@ import numpy as np
 
 from family.data.ontology import Ontology
 from family.evaluation.calibration import measure_calibration
-from family.evaluation.hierarchy import ancestors_of, distances, overlap, relate
+from family.evaluation.hierarchy import ancestors_of, overlap, relate, sum_distances
 from family.evaluation.intervals import macro_interval, ratio_interval, share_interval, sum_by_listing
 from family.evaluation.predictions import Answers
 
@@ -110,10 +110,11 @@ def _nearness(ontology: Ontology, answers: Answers, starts: np.ndarray) -> dict:
         "of_rows": float(sums.sum() / sizes.sum()),
         "of_rows_interval": ratio_interval(sums, sizes),
     }
-    far = distances(ancestors, truth, answers.top)
+    far = sum_distances(ancestors, truth, answers.top)
     at = {}
     for k in TOPS:
-        sums = sum_by_listing(far[:, min(k, far.shape[1]) - 1], starts)
+        of = min(k, far.shape[1])
+        sums = sum_by_listing(far[:, of - 1], starts) / of
         at |= {str(k): float(sums.sum() / sizes.sum()), f"{k}_interval": ratio_interval(sums, sizes)}
     return {"hierarchical": hierarchical, "severity": severity, "distance_at": at}
 
