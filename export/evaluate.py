@@ -12,12 +12,13 @@ from export.chain import Chain, identify_any, is_chain, open_any
 from export.opening import Model, add_settings
 from family.card import read_card
 from family.data.dataset import Dataset, Rows, open_dataset
+from family.data.ontology import Ontology
 from family.data.reading import read_sizes
 from family.errors import UserError
 from family.evaluation.against import compare_members, read_answers
 from family.evaluation.assembling import WANTED, Answered, Temperature, assemble
 from family.evaluation.calibration import TemperatureFit
-from family.evaluation.gate import find_short, parse_wanted
+from family.evaluation.gate import check_names, expected_names, find_short, parse_wanted
 from family.evaluation.groups import check_values
 from family.evaluation.page import evaluation_page
 from family.evaluation.page_photos import images_shown
@@ -91,7 +92,11 @@ def _evaluate_into(folder: Path, args: argparse.Namespace, dataset: Dataset, mad
     columns = {name: dataset.column(name, args.split, ontology) for name in args.by}
     for name, values in columns.items():
         check_values(name, values)
+    if args.fail_under:
+        check_names(parse_wanted(args.fail_under), expected_names(ontology, columns, _has_validation(dataset, args.split, ontology)))
     other = read_answers(args.against, rows) if args.against else None
+    if other and len(other[0]) < len(rows):
+        print(f"{args.against} has {len(other[0])} of these {len(rows)} rows: they are compared", file=sys.stderr)
     validation, temperature, notes = _answer_validation(model, dataset, args.split)
     answered = _answer(model, rows, temperature, dataset, args.split, folder)
     about = {"member": made_of["member"], "dataset": dataset.about["name"], "digest": dataset.digest, "split": args.split,
@@ -117,12 +122,16 @@ def _answer_validation(model: Model | Chain, dataset: Dataset, split: str) -> tu
     ontology, temperature = dataset.scope_of(model.card), _known_temperature(model)
     if split == "val":
         return None, None, [VAL_ITSELF]
-    if not dataset.count_rows("val", ontology).sum():
+    if not _has_validation(dataset, split, ontology):
         return None, temperature, [NO_VAL.format(dataset.about["name"])]
     rows, fit = dataset.rows("val", ontology), TemperatureFit()
     batches = _batches(model, rows, model.predict)
     answered = Answered(rows, *gather_answers(batches if temperature else fit.watch(batches, rows.labels), rows))
     return answered, temperature or Temperature(fit.temperature(), "val"), []
+
+
+def _has_validation(dataset: Dataset, split: str, ontology: Ontology) -> bool:
+    return split != "val" and dataset.count_rows("val", ontology).any()
 
 
 def _known_temperature(model: Model | Chain) -> Temperature | None:

@@ -15,6 +15,7 @@ from family.data.dataset import Rows, open_dataset
 from family.data.importing import import_dataset
 from family.data.ontology import from_leaves
 from family.evaluation.assembling import Answered, Temperature, assemble
+from family.evaluation.gate import expected_names, numbers
 from family.evaluation.mistakes import KINDS
 from family.evaluation.predictions import gather_answers
 from family.evaluation.writing import summarize_findings, write_files
@@ -88,6 +89,7 @@ def test_groups_are_what_their_rows_alone_give(evaluated):
         assert group["top1"]["micro"] == pytest.approx(share)
         low, high = group["top1"]["micro_interval"]
         assert low <= share <= high and group["listings"]["n"] == len(own) / 2
+        assert 0 <= group["filing"]["backoff"]["share"] <= 1 and group["macro_over"]["categories"] == len({row["true_id"] for row in own})
 
 
 def test_a_gate_ends_with_1_and_a_name_that_is_none_with_2(evaluated, capsys):
@@ -97,6 +99,8 @@ def test_a_gate_ends_with_1_and_a_name_that_is_none_with_2(evaluated, capsys):
     assert "levels.2.macro is 0." in (shown := capsys.readouterr().err) and "wanted at least 1.01" in shown and "top1.micro" not in shown
     assert main([*told, "top1.micros=0"]) == 2
     assert "Did you mean 'top1.micro'" in capsys.readouterr().err
+    assert main(words(evaluated, "early", "--fail-under", "top1.micros=0")) == 2
+    assert "Did you mean 'top1.micro'" in capsys.readouterr().err and not (evaluated / "early").exists()
     assert main(words(evaluated, "none", "--by", "contry")) == 2
     assert "Did you mean 'country'" in capsys.readouterr().err and not (evaluated / "none").exists()
 
@@ -110,6 +114,33 @@ def test_a_member_against_itself_differs_nowhere_and_other_rows_are_refused(eval
         assert line["difference"] == 0 and low < 0 < high and not line["shown"] and line["ours"] == line["other"]
     assert main(words(evaluated, "other", "--split", "val", "--against", str(evaluated / "out"))) == 2
     assert "other rows" in capsys.readouterr().err
+
+
+def test_the_names_that_a_gate_may_have_are_told_before_the_work(evaluated):
+    dataset = open_dataset(evaluated / "data")
+    columns = {"country": dataset.column("country", "test")}
+    metrics = json.loads((evaluated / "out/metrics.json").read_text())
+    assert expected_names(dataset.ontology, columns, with_filing=True) == set(numbers(metrics))
+    assert not any("filing" in name for name in expected_names(dataset.ontology, {}, with_filing=False))
+
+
+def test_a_vertical_is_compared_with_the_general_model_on_its_own_rows(evaluated, write_bundle, capsys):
+    tree = open_dataset(evaluated / "data").ontology.subset(["Animals"])
+    write_bundle(evaluated / "animals", tree, PX, scope="animals", subtrees=["Animals"])
+    told = ["evaluate", str(evaluated / "animals"), str(evaluated / "data"), "--out", str(evaluated / "vertical")]
+    assert main([*told, "--against", str(evaluated / "out")]) == 0
+    assert main(words(evaluated, "general", "--against", str(evaluated / "vertical"))) == 0
+    assert "rows: they are compared" in capsys.readouterr().err
+    there, back = (json.loads((evaluated / name / "compared.json").read_text()) for name in ("vertical", "general"))
+    general = {row["image"]: row for row in pyarrow.parquet.read_table(evaluated / "out/predictions.parquet").to_pylist()}
+    own = pyarrow.parquet.read_table(evaluated / "vertical/predictions.parquet").to_pylist()
+    right = [(row["top_ids"][0] == row["true_id"], general[row["image"]]["top_ids"][0] == row["true_id"]) for row in own]
+    first = there["differences"][0]
+    assert first["metric"] == "top1.micro" and (first["ours"], first["other"]) == pytest.approx(np.mean(right, axis=0))
+    mirrored = {line["metric"]: line for line in back["differences"]}
+    for line in there["differences"]:
+        assert mirrored[line["metric"]]["difference"] == pytest.approx(-line["difference"])
+        assert mirrored[line["metric"]]["interval"] == pytest.approx([-end for end in reversed(line["interval"])])
 
 
 def test_without_validation_rows_nothing_is_told_of_filing(evaluated):

@@ -208,6 +208,9 @@ def test_flat_figures_of_a_category_are_those_of_scikit_learn():
     mistakes = sort_mistakes(tree, answers, answers)
     confusions = count_confusions(answers, mistakes, 8)
     lines = measure_categories(tree, answers, answers, confusions, np.ones(8, int), np.zeros(8, int), None, None)
+    n_wrong = [line["support"] * (1 - line["recall"]) for line in lines]
+    assert n_wrong == pytest.approx(sorted(n_wrong, reverse=True)), "the most mistakes first"
+    lines.sort(key=lambda line: tree.class_of[line["id"]])
     wanted = precision_recall_fscore_support(answers.labels, answers.top[:, 0], labels=range(8), zero_division=0)
     for name, values in zip(("precision", "recall", "f1", "support"), wanted, strict=True):
         assert [line[name] for line in lines] == pytest.approx(values.tolist(), abs=1e-9)
@@ -215,9 +218,10 @@ def test_flat_figures_of_a_category_are_those_of_scikit_learn():
 
 
 def test_a_gate_names_what_falls_short_and_refuses_unknown_names():
-    metrics = {"top1": {"micro": 0.8, "micro_interval": [0.7, 0.9]}, "levels": {"2": {"macro": 0.84}}, "filing": None}
+    metrics = {"top1": {"micro": 0.8, "micro_interval": [0.7, 0.9]}, "levels": {"2": {"macro": 0.84}}, "severity": {"of_mistakes": None}}
     assert find_short(metrics, parse_wanted("top1.micro=0.80, levels.2.macro=0.84")) == []
     assert find_short(metrics, parse_wanted("top1.micro=0.81")) == ["top1.micro is 0.8000, wanted at least 0.81"]
+    assert "severity.of_mistakes is nothing" in find_short(metrics, parse_wanted("severity.of_mistakes=1"))[0]
     with pytest.raises(UserError, match=r"Did you mean 'top1.micro'"):
         find_short(metrics, parse_wanted("top1.mikro=0.8"))
     for text in ("top1.micro", "top1.micro=x", "=0.5", "top1.micro=nan"):

@@ -75,7 +75,7 @@ def assemble(
     mistakes = sort_mistakes(ontology, by_image, by_listing)
     metrics["errors"] = count_kinds(mistakes)
     if columns:
-        metrics["by"] = {name: measure_groups(ontology, by_image, by_listing, rows.listing_ids, values) for name, values in columns.items()}
+        metrics["by"] = {name: measure_groups(ontology, by_image, by_listing, filed, values) for name, values in columns.items()}
     confusions = count_confusions(by_image, mistakes, len(ontology.leaves))
     categories = measure_categories(
         ontology, by_image, by_listing, confusions, train_rows, third_of, thresholds[-1] if thresholds else None, filed

@@ -40,6 +40,10 @@ class Filed:
     depth: np.ndarray  # int [n], the levels that the answer tells, as many as its node's path has names; 0 where there is none
     is_leaf: np.ndarray  # bool [n]
 
+    def take(self, listings: np.ndarray) -> "Filed":
+        """Return how some listings are filed: indices int [k], or bool [n]."""
+        return Filed(*(getattr(self, name)[listings] for name in Filed.__dataclass_fields__))
+
 
 def fit_thresholds(ontology: Ontology, answers: Answers, wanted: float) -> list[np.ndarray]:
     """Return for each level float [n_nodes], the probability from which each node's answers are filed; NEVER where none is enough.

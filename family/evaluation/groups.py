@@ -4,9 +4,9 @@ import numpy as np
 
 from family.data.ontology import Ontology
 from family.errors import UserError
-from family.evaluation.calibration import measure_calibration
-from family.evaluation.metrics import measure_rows
-from family.evaluation.predictions import Answers, listing_starts
+from family.evaluation.filing import Filed, measure_filing
+from family.evaluation.metrics import first_rows, measure_parts
+from family.evaluation.predictions import Answers
 
 MAX_VALUES = 200
 NO_VALUE = "(none)"
@@ -25,26 +25,21 @@ def check_values(column: str, values: np.ndarray) -> None:
         )
 
 
-def measure_groups(ontology: Ontology, by_image: Answers, by_listing: Answers, listing_ids: np.ndarray, values: np.ndarray) -> dict:
-    """Return for each value, the one with the most rows first, what `measure_rows` returns, with `n_listings`, `ece` and `listings`.
+def measure_groups(ontology: Ontology, by_image: Answers, by_listing: Answers, filed: Filed | None, values: np.ndarray) -> dict:
+    """Return for each value, the one with the most listings first, what `measure_parts` returns, and `filing` where thresholds were fitted.
 
-    Images of one listing may have different values; a listing's own is that of its first image.
+    A listing is of its first image's value, with all of its images.
 
     Args:
-        listing_ids, values: str [n], of the images.
+        values: str [n], of the images.
     """
+    names, places = np.unique(values[first_rows(by_listing)], return_inverse=True)
     found = {}
-    names, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    of_listing = places[listing_starts(listing_ids)]
-    for k in np.argsort(-counts, kind="stable"):
-        rows = np.flatnonzero(places == k)
-        starts = listing_starts(listing_ids[rows])
-        images, listings = by_image.take(rows), by_listing.take(np.flatnonzero(of_listing == k))
-        hits = images.top[:, 0] == images.labels
-        calibration = measure_calibration(images.top_probabilities[:, 0], hits, images.true_probabilities, starts)
-        group = {**measure_rows(ontology, images, starts), "n_listings": len(starts)}
-        group |= {"ece": calibration["ece"], "ece_interval": calibration["ece_interval"]}
-        if len(listings.labels):
-            group["listings"] = measure_rows(ontology, listings, np.arange(len(listings.labels)))
+    for k in np.argsort(-np.bincount(places), kind="stable"):
+        own = places == k
+        listings = by_listing.take(own)
+        group = measure_parts(ontology, by_image.take(np.repeat(own, by_listing.n_images)), listings)
+        if filed:
+            group["filing"] = measure_filing(ontology, listings, filed.take(own))
         found[str(names[k]) or NO_VALUE] = group
     return found

@@ -17,13 +17,17 @@ def measure(ontology: Ontology, by_image: Answers, by_listing: Answers) -> dict:
 
     Every share has its 95 % interval beside it, by listing: see `family.evaluation.intervals`.
     """
+    return {**measure_parts(ontology, by_image, by_listing), "confusion": confusion(ontology, by_image, level=1)}
+
+
+def measure_parts(ontology: Ontology, by_image: Answers, by_listing: Answers) -> dict:
+    """Return all of `measure` but the confusion matrix."""
     starts = first_rows(by_listing)
     metrics = {**measure_rows(ontology, by_image, starts), "n_listings": len(starts)}
     metrics["macro_over"] = _count_categories(by_image.labels)
-    metrics["calibration"] = {"temperature": None, "fitted_on": None, **calibration_of(by_image, by_image.top_probabilities[:, 0],
-                              by_image.true_probabilities, starts), "after": None}  # fmt: skip
+    measured = calibration_of(by_image, by_image.top_probabilities[:, 0], by_image.true_probabilities, starts)
+    metrics["calibration"] = {"temperature": None, "fitted_on": None, **measured, "after": None}
     metrics["listings"] = measure_rows(ontology, by_listing, np.arange(len(starts)))
-    metrics["confusion"] = confusion(ontology, by_image, level=1)
     return metrics
 
 
