@@ -23,18 +23,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="test", help="the rows of --data (default test)")
     parser.add_argument("--provider", default="auto", help="auto (default), cpu, cuda or tensorrt")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of the model (default 1: one request, one core)")
-    parser.add_argument("--samples", type=int, default=400, metavar="N", help="images timed a member, at least 300 (default 400)")
+    parser.add_argument("--samples", type=int, default=400, metavar="N", help="images timed a member (default 400); fewer than 300 can't bound p99: INVALID")
     parser.add_argument("--scheme", help="only this one (default: every scheme of each bundle)")
     parser.add_argument("--machine", metavar="NAME", help="what to call this machine (default: its processor and cores)")
     parser.add_argument("--json", action="store_true", help="print the measurements as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    from benchmarks.latency import MIN_SAMPLES
     from benchmarks.measurements import append_rows
 
-    if args.samples < MIN_SAMPLES:
-        raise UserError(f"--samples {args.samples}: p99 needs at least {MIN_SAMPLES}")
+    if args.samples < 1:
+        raise UserError(f"--samples {args.samples}: wanted at least 1 image")
     dataset = _open_dataset(args)
     rows = _time_bundles(args)
     append_rows(args.out, rows, _same_measurement)  # kept even if what follows fails
@@ -114,7 +113,7 @@ def _time_bundles(args: argparse.Namespace) -> list[dict]:
     rows = []
     for predictor, (own, answers), samples in zip(predictors, stored, timed, strict=True):
         agreement = _agreement(predictor, own[:64], answers[:64])
-        wrong = agreement < STORED_AGREEMENT
+        faults = _faults(agreement, args.samples)
         rows.append({
             **identify(predictor, "latency"),
             "bundle": os.path.relpath(predictor.bundle.folder, args.out.parent),
@@ -132,10 +131,22 @@ def _time_bundles(args: argparse.Namespace) -> list[dict]:
             "stages_ms": {stage: float(np.median(values)) for stage, values in samples.items()},
             "throughput": [measure_throughput(predictor, own, batch) for batch in (1, 8)],
             "agreement": agreement,
-            "valid": not wrong,
-            "invalid_because": f"its answers agree with the stored ones in {agreement:.1%}; export it anew" if wrong else None,
+            "valid": not faults,
+            "invalid_because": "; ".join(faults) or None,
         })  # fmt: skip
     return rows
+
+
+def _faults(agreement: float, n_samples: int) -> list[str]:
+    """Return why a measurement doesn't count, and what to do about it."""
+    from benchmarks.latency import MIN_SAMPLES
+
+    faults = []
+    if agreement < STORED_AGREEMENT:
+        faults.append(f"its answers agree with the stored ones in {agreement:.1%}: export it anew")
+    if n_samples < MIN_SAMPLES:
+        faults.append(f"{n_samples} images can't bound p99: --samples {MIN_SAMPLES}")
+    return faults
 
 
 def _median_px(images: list[bytes]) -> int:
@@ -213,7 +224,8 @@ def _print_rows(rows: list[dict]) -> None:
         if row["kind"] == "latency":
             ms = row["latency_ms"]
             rate = max(found["images_per_s"] for found in row["throughput"])
-            print(f"{row['member']:36} p50 {ms['p50']:7.2f} ms  p99 {ms['p99']:7.2f} ms  {rate:7.1f} images/s  {row['size_mb']:6.1f} MB")
+            print(f"{row['member']:36} p50 {ms['p50']:7.2f} ms  p99 {ms['p99']:7.2f} ms  {rate:7.1f} images/s  {row['size_mb']:6.1f} MB"
+                  + ("" if row["valid"] else f"  INVALID: {row['invalid_because']}"))  # fmt: skip
         else:
             top1 = row["metrics"]["top1"]
             print(

@@ -43,7 +43,7 @@ class Comparison:
 COMPARISONS = {
     "distill": Comparison(
         members={"b0": {}, "lite0": _LITE},
-        arms={"labels": {}, "distilled": {"distill_weight": 0.8, "label_smoothing": 0.0}},
+        arms={"labels": {}, "distilled": {"label": "distilled", "distill_weight": 0.8, "label_smoothing": 0.0}},
         taught=("distilled",),
         seeds=3,
     ),

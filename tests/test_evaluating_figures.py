@@ -1,5 +1,6 @@
 """Figures of an evaluation against independent ones: intervals by simulation, nearness by walking paths, thresholds by trying them all."""
 
+import hiclass.metrics
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -72,6 +73,22 @@ def test_nearness_is_what_walking_the_tree_gives(tree, seed):
     assert found["severity"]["of_mistakes"] == (pytest.approx(heights[wrong, 0].mean(), abs=1e-9) if wrong.any() else None)
     for k in (1, 3, 5):
         assert found["distance_at"][str(k)] == pytest.approx(heights[:, :k].mean(axis=1).mean(), abs=1e-9)
+
+
+@settings(max_examples=40)
+@given(trees(), st.integers(0, 2**32))
+def test_hierarchical_figures_are_hiclass(tree, seed):
+    answers, _ = answers_of(tree, 25, seed, sharpness=1.0)
+    found = measure_rows(tree, answers, np.arange(25))["hierarchical"]
+    levels = np.full((len(tree.leaves), 4), "", object)  # a category's nodes from the top; HiClass pads with ""
+    for leaf in range(len(tree.leaves)):
+        above = sorted(names_above(tree, leaf), key=len)
+        levels[leaf, : len(above)] = above
+    truth, answered = levels[answers.labels], levels[answers.top[:, 0]]
+    for name in ("precision", "recall"):
+        assert found[name] == pytest.approx(getattr(hiclass.metrics, name)(truth, answered), abs=1e-9)
+    if found["precision"]:  # HiClass divides by 0 otherwise
+        assert found["f1"] == pytest.approx(hiclass.metrics.f1(truth, answered), abs=1e-9)
 
 
 def listings_of(generator, shares, n_listings):

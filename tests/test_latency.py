@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from benchmarks.boards import boards
 from benchmarks.measurements import read_rows
 from export.bundle import open_bundle, sha256_of, write_samples
-from family.cli import main
+from family.cli import is_done, main
 from family.data.dataset import open_dataset
 from family.data.importing import import_dataset
 from family.outputs import read_json
@@ -171,7 +171,18 @@ def test_measured_again_replaces_and_wrong_answers_are_invalid(benched, capsys):
     assert not printed["valid"] and "agree with the stored ones in" in printed["invalid_because"]
 
 
-def test_too_few_samples_or_no_such_scheme_is_exit_2(benched, capsys):
+def test_too_few_samples_make_a_row_invalid_and_are_not_done(benched, capsys):
+    folder, words = benched
+    few = [*words[:2], "--out", str(folder / "few.jsonl"), "--samples", "20", "--machine", "desk", "--scheme", "fp32"]
+    assert main(few) == 0 and "INVALID: 20 images can't bound p99: --samples 300" in capsys.readouterr().out
+    (row,) = read_rows([folder / "few.jsonl"])
+    assert not row["valid"] and row["latency_ms"]["upper"] is None and row["latency_ms"]["p50"] > 0
+    ((member,),) = [board["members"] for board in boards([row])]
+    assert "INVALID" in member["remarks"] and not member["comparable"]
+    assert not is_done(few)
+
+
+def test_no_samples_or_no_such_scheme_is_exit_2(benched, capsys):
     _, words = benched
-    assert main([*words, "--samples", "299"]) == 2 and "at least 300" in capsys.readouterr().err
+    assert main([*words, "--samples", "0"]) == 2 and "at least 1" in capsys.readouterr().err
     assert main([*words, "--scheme", "fp61"]) == 2 and "no bundle has the scheme 'fp61'" in capsys.readouterr().err
