@@ -8,9 +8,10 @@ from pathlib import Path
 
 from benchmarks.drawn import enough_rows, timed_recipe
 from benchmarks.sides import KERAS_FIT, ONE_BATCH, OURS, PEERS
-from benchmarks.turns import peak_memory_mb, turns
+from benchmarks.turns import turns
 from distributed.joining import join
 from family.data.dataset import Rows, open_dataset
+from family.machine import peak_memory_mb
 from family.outputs import write_json
 from family.recipe import Recipe
 

@@ -136,14 +136,6 @@ def _has_room_beside(side: Side, n_others: int) -> bool:
     return _read_kb(Path("/proc/meminfo"), "MemAvailable") > 1.15 * held_kb * n_others
 
 
-def peak_memory_mb() -> float:
-    """Return the most memory that this process has held at once (VmHWM), in units of 2^20 bytes.
-
-    Not `ru_maxrss`: that of a started process begins with what the one that started it held.
-    """
-    return _read_kb(Path("/proc/self/status"), "VmHWM") / 1024
-
-
 def _read_kb(path: Path, key: str) -> int:
     return next(int(line.split()[1]) for line in path.read_text().splitlines() if line.startswith(f"{key}:"))
 

@@ -62,8 +62,9 @@ def _card(card: dict) -> str:
     shown["dataset"] = card.get("dataset", {}).get("name")
     for phase in card.get("training", {}).get("phases", []):
         val = f", validation {phase['val_accuracy']:.1%}" if phase.get("val_accuracy") is not None else ""
+        cost = f"; {phase.get('features_s', 0) + phase['s']:.0f} s, {phase['peak_memory_mb'] / 1024:.1f} GB" if phase.get("peak_memory_mb") else ""
         shown[f"phase {phase['phase']}"] = (
-            f"{phase['epochs']} epochs, ended by {phase['stopped_by']}, training {phase['train_accuracy']:.1%}{val}"
+            f"{phase['epochs']} epochs, ended by {phase['stopped_by']}, training {phase['train_accuracy']:.1%}{val}{cost}"
         )
     for scheme, entry in card.get("schemes", {}).items():
         gate = entry.get("gate")

@@ -31,7 +31,7 @@ def test_arms_differ_in_what_they_say_and_in_nothing_else():
         assert "--teacher" not in plain.words and taught.words[taught.words.index("--teacher") + 1] == "work/runs/teacher"
         ours, theirs = settings(plain), settings(taught)
         assert ours["precision"] == "mixed_bfloat16"
-        assert {key for key in theirs if ours.get(key) != theirs[key]} == {"distill_weight", "label_smoothing"}
+        assert {key for key in theirs if ours.get(key) != theirs[key]} == {"label", "distill_weight", "label_smoothing"}
         assert plain.words[:2] == taught.words[:2] and plain.words[5:9] == taught.words[5:9]
 
 

@@ -78,6 +78,7 @@ def test_the_head_phase_ends_at_a_plateau_and_finetuning_follows(dataset, one_ra
     head, finetune = events(run, "phase")
     assert (head["phase"], head["stopped_by"]) == ("head", "plateau") and head["epochs"] < 30
     assert finetune["phase"] == "finetune" and finetune["epochs"] == 1
+    assert head["features_s"] > 0 and all(phase["s"] > 0 and phase["peak_memory_mb"] > 100 for phase in (head, finetune))
     card = json.loads((run / "card.json").read_text())
     assert card["scope"] == "animals" and all(path.startswith("Animals/") for path in card["paths"])
     assert card["training"]["weights"]["loaded"] > 200 and not card["training"]["weights"]["missing"]

@@ -13,7 +13,8 @@ from family.errors import Failure
 WORKER = """
 import sys
 from pathlib import Path
-from benchmarks.turns import peak_memory_mb, turns
+from benchmarks.turns import turns
+from family.machine import peak_memory_mb
 from family.outputs import write_json
 folder, index = Path(sys.argv[1]), int(sys.argv[2])
 for turn, n_steps in turns(folder, index):

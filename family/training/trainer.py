@@ -19,6 +19,7 @@ from family.data.order import epoch_slices, expected_draws, n_updates, rank_slic
 from family.data.pipeline import at_least_one_row, plain_batches, targets, training_batches
 from family.errors import Failure
 from family.evaluation.calibration import TemperatureFit
+from family.machine import forget_peak_memory, peak_memory_mb
 from family.models.builders import at_resolution, head_of, logits_of, trunk_of
 from family.progress import progress
 from family.recipe import Recipe
@@ -91,8 +92,15 @@ def train_phases(job: Job, has_trunk: bool, resume: bool) -> list[dict]:
     for number, name in enumerate(names):
         if number < position.phase:
             continue
+        forget_peak_memory()
+        began = time.monotonic()
         phase = _head_phase(job, saver) if name == "head" else _finetune_phase(job, has_trunk, saver)
-        saver.summaries.append(_run_phase(job, phase, position, arrays, saver))
+        ready = time.monotonic()
+        summary = _run_phase(job, phase, position, arrays, saver)
+        summary |= {"features_s": ready - began} if name == "head" else {}  # of this start; features that were there take no time
+        summary["peak_memory_mb"] = peak_memory_mb()  # of this rank's process
+        job.log("phase", **summary)
+        saver.summaries.append(summary)
         arrays, position = {}, Position(phase=number + 1, step=position.step)
         saver.save(position, [])
     shutil.rmtree(job.run / "features", ignore_errors=True)
@@ -177,7 +185,6 @@ def _run_phase(job: Job, phase: Phase, position: Position, arrays: dict, saver: 
                "train_accuracy": row.get("accuracy", 0.0)}  # fmt: skip
     summary["val_accuracy"] = _final_val_accuracy(job, phase, position, row)
     summary["s"] = time.monotonic() - began
-    job.log("phase", **summary)
     return summary
 
 

@@ -1,0 +1,134 @@
+"""What a training costs as its dataset grows: seconds and memory of each phase at a fifth of a dataset and at all of it, and the line on.
+
+python -m benchmarks.at_size DATASET --weights FILE --work DIR --out benchmarks/results/at-size.json
+
+A line goes through the two sizes; what it says of more images is extrapolated. The listings may be made up
+(`family data synth DATASET --listings 100000 --categories 3000 --image-px 64`): this measures cost, not accuracy.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from benchmarks.parts import write_part
+from family.data.dataset import Dataset, open_dataset
+from family.errors import ComeBack, Ended, Failure, UserError
+from family.outputs import read_json, whole_folder, write_json
+from family.plan.steps import Step, run_steps
+
+PART = 5  # one listing of so many is in the smaller dataset
+FAR = 5_000_000  # images
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.at_size", description=__doc__.splitlines()[0])
+    parser.add_argument("dataset", type=Path, metavar="DATASET")
+    parser.add_argument("--weights", required=True, metavar="FILE", help="the pretrained trunk of the variant")
+    parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="for runs and the smaller dataset")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.json")
+    parser.add_argument("--variant", default="v2-b0")
+    parser.add_argument("--resolution", type=int, default=32, metavar="PX")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="key=value", help="change a field of both trainings")
+    args = parser.parse_args()
+    try:
+        measure(args)
+    except (UserError, Failure, ComeBack, Ended) as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def measure(args: argparse.Namespace) -> dict:
+    """Train at both sizes and write what it cost.
+
+    Raises:
+        Failure: a training failed.
+    """
+    from benchmarks.machine import describe_machine, now
+    from benchmarks.training import training_versions
+
+    whole = open_dataset(args.dataset)
+    folders = {"part": args.work / "part", "whole": whole.folder}
+    if not folders["part"].is_dir():
+        with whole_folder(folders["part"], {"command": "at size", "dataset": whole.digest, "part": PART}) as partial:
+            write_part(whole, partial, _one_listing_of(PART, whole), f"1-of-{PART}")
+    failed = run_steps([_training(args, folders[name], args.work / "runs" / name) for name in folders])
+    if failed:
+        raise Failure("not everything could be trained:\n  " + "\n  ".join(failed))
+    runs = [_read_run(args.work / "runs" / name, open_dataset(folder)) for name, folder in folders.items()]
+    result = {
+        "schema": 1,
+        "kind": "at-size",
+        "at": now(),
+        "command": f"python -m benchmarks.at_size DATASET --weights FILE --work DIR --out FILE.json --variant {args.variant} "
+        f"--resolution {args.resolution}" + "".join(f" --set {text}" for text in args.settings),
+        "dataset": {"name": whole.about["name"], "digest": whole.digest, "categories": len(whole.ontology.leaves)},
+        "variant": args.variant,
+        "resolution_px": args.resolution,
+        "runs": runs,
+        "line": draw_line(*runs, FAR),
+        "machine": describe_machine(),
+        "versions": training_versions(),
+    }
+    write_json(args.out, result)
+    print(table(result))
+    return result
+
+
+def _one_listing_of(part: int, dataset: Dataset) -> list[bool]:
+    """Say of each row whether its listing is one of the part's: every so many, in the table's order."""
+    number: dict[str, int] = {}
+    return [number.setdefault(listing, len(number)) % part == 0 for listing in dataset.table["listing_id"].to_pylist()]
+
+
+def _training(args: argparse.Namespace, dataset: Path, run: Path) -> Step:
+    fields = {"resolution_px": args.resolution, "head_epochs": 3, "finetune_epochs": 1, "batch_size": 128}
+    words = ["train", str(dataset), "--out", str(run), "--variant", args.variant, "--weights", args.weights, "--resume"]
+    words += [word for setting in (*(f"{key}={value}" for key, value in fields.items()), *args.settings) for word in ("--set", setting)]
+    return Step(tuple(words), alone=True)  # memory is measured: nothing of another training may lie in it
+
+
+def _read_run(run: Path, dataset: Dataset) -> dict:
+    """Return a run's number of images and what its phases cost: seconds for an epoch, and once for the features."""
+    phases = {phase["phase"]: phase for phase in read_json(run / "card.json")["training"]["phases"]}
+    head, finetune = phases["head"], phases["finetune"]
+    return {
+        "n_train": len(dataset.rows("train")),
+        "n_val": len(dataset.rows("val")),
+        "features": {"s": head["features_s"], "peak_memory_mb": head["peak_memory_mb"]},
+        "head epoch": {"s": head["s"] / head["epochs"], "peak_memory_mb": head["peak_memory_mb"]},
+        "finetune epoch": {"s": finetune["s"] / finetune["epochs"], "peak_memory_mb": finetune["peak_memory_mb"]},
+        "top1_val": finetune["val_accuracy"],
+    }
+
+
+def draw_line(small: dict, large: dict, n: int) -> dict:
+    """Return what each phase would cost with n training images, on the line through two sizes: a pure function."""
+    share = (n - small["n_train"]) / (large["n_train"] - small["n_train"])
+    costs = ("features", "head epoch", "finetune epoch")
+    at_n = {
+        name: {key: small[name][key] + share * (large[name][key] - small[name][key]) for key in ("s", "peak_memory_mb")} for name in costs
+    }
+    return {"n_train": n, **at_n}
+
+
+def table(result: dict) -> str:
+    """Return the costs as Markdown."""
+    sizes = [*result["runs"], result["line"]]
+    marks = ["", "", " (on the line)"]
+    lines = [
+        "| | " + " | ".join(f"{size['n_train']:,} images{mark}" for size, mark in zip(sizes, marks, strict=True)) + " |",
+        "|---|" + "---:|" * len(sizes),
+    ]
+    for name in ("features", "head epoch", "finetune epoch"):
+        told = (f"{_time(size[name]['s'])}, {size[name]['peak_memory_mb'] / 1024:.1f} GB" for size in sizes)
+        lines.append(f"| {'features, once' if name == 'features' else name} | " + " | ".join(told) + " |")
+    return "\n".join(lines)
+
+
+def _time(s: float) -> str:
+    return f"{s:.0f} s" if s < 120 else f"{s / 60:.0f} min" if s < 7200 else f"{s / 3600:.1f} h"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
