@@ -58,6 +58,8 @@ def test_every_file_is_there_and_agrees_with_the_others(evaluated):
     assert [(row["listing_id"], row["image"], row["answer_id"]) for row in errors] == [
         (row["listing_id"], row["image"], row["top_ids"][0]) for row in wrong
     ]
+    for row in (row for row in errors if row["kind"] == KINDS[0]):
+        assert float(row["rule_probability"]) >= max(0.9, float(row["rule_usual_probability"])) and float(row["rule_true_probability"]) <= 0.05
     counts = {kind: sum(row["kind"] == kind for row in errors) for kind in KINDS}
     assert metrics["errors"]["by_kind"] == counts and metrics["errors"]["n"] == len(wrong) == sum(counts.values())
     assert list(metrics["errors"]["rules"]) == list(KINDS)

@@ -14,6 +14,7 @@ from family.evaluation.filing import MIN_ANSWERED, NEVER, file_listings, fit_thr
 from family.evaluation.gate import find_short, parse_wanted
 from family.evaluation.intervals import macro_difference, macro_interval, ratio_interval, share_interval, t_975
 from family.evaluation.metrics import measure_rows, split_in_thirds
+from family.evaluation.mistakes import MISFILED, sort_mistakes
 from family.evaluation.predictions import level_maps, summarize
 
 
@@ -89,6 +90,23 @@ def test_hierarchical_figures_are_hiclass(tree, seed):
         assert found[name] == pytest.approx(getattr(hiclass.metrics, name)(truth, answered), abs=1e-9)
     if found["precision"]:  # HiClass divides by 0 otherwise
         assert found["f1"] == pytest.approx(hiclass.metrics.f1(truth, answered), abs=1e-9)
+
+
+def test_planted_misfilings_are_found_and_few_others_are_suspected():
+    """Of 4,000 listings 5 % get another category, any of the others; the model is right about 98 of 100 things that it sees."""
+    tree = from_leaves([(f"c{k}", f"d{k // 10}/n{k // 5}/c{k}") for k in range(40)])
+    answers, probabilities = answers_of(tree, 4000, 7, sharpness=7.0)
+    seen = answers.labels
+    generator = np.random.default_rng(8)
+    planted = generator.random(len(seen)) < 0.05
+    labels = np.where(planted, (seen + generator.integers(1, 40, len(seen))) % 40, seen).astype(np.int32)
+    assert 0.97 < (answers.top[:, 0] == seen).mean() < 0.99
+    filed = summarize(probabilities, labels, level_maps(tree))
+    mistakes = sort_mistakes(tree, filed, filed)
+    suspected = np.zeros(len(seen), bool)
+    suspected[mistakes.rows[mistakes.kinds == MISFILED]] = True
+    assert (planted & suspected).sum() / planted.sum() > 0.5, "of what was planted, this share is found"
+    assert (planted & suspected).sum() / suspected.sum() > 0.95, "of what is suspected, this share was planted"
 
 
 def listings_of(generator, shares, n_listings):

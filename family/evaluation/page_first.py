@@ -198,7 +198,7 @@ def _kinds(findings: Findings, pictures: dict[str, bytes]) -> str:
         told = share + pages.paragraph(meaning) + pages.paragraph(f"What helps: {advice}")
         told += pages.paragraph(f"The rule: {rules[kind]}", "note")
         bodies.append(f"<h4>{escape(kind.capitalize())}</h4>{told}{singles(examples.get(kind, [])[:N_KIND_SHORT], pictures)}")
-    note = "Each error stands with its reason under “Errors one by one”, and in errors.csv beside this page."
+    note = "Each error stands with its reason under “Errors one by one”, and with the numbers behind it in errors.csv beside this page."
     return pages.paragraph(intro) + pages.cards(bodies, small=True) + pages.paragraph(note, "note")
 
 

@@ -66,7 +66,7 @@ def _harmless(value):
 
 
 def write_errors(path: Path, answered: Answered, mistakes: Mistakes) -> None:
-    """Write every mistake; probabilities are the member's own."""
+    """Write every mistake; probabilities are the member's own, those that begin with `rule_` what the rules of the kinds look at."""
     rows, answers, ontology = answered.rows, answered.by_image, answered.rows.ontology
     wrong = mistakes.rows
     ids = pa.array([_harmless(leaf) for leaf in ontology.leaves], pa.string())
@@ -78,6 +78,8 @@ def write_errors(path: Path, answered: Answered, mistakes: Mistakes) -> None:
         "true_id": ids.take(true), "true_path": paths.take(true), "answer_id": ids.take(best), "answer_path": paths.take(best),
         "probability": pa.array(answers.top_probabilities[wrong, 0]), "true_probability": pa.array(answers.true_probabilities[wrong]),
         "kind": pa.array(KINDS, pa.string()).take(pa.array(mistakes.kinds)),
+        "rule_probability": pa.array(answers.tempered[wrong, 0]), "rule_true_probability": pa.array(answers.tempered[wrong, 1]),
+        "rule_usual_probability": pa.array(mistakes.usual[answers.top[wrong, 0]]),
     })  # fmt: skip
     pyarrow.csv.write_csv(table, path)
 
