@@ -82,18 +82,24 @@ def _confused(ontology: Ontology, by_image: Answers, listing_of: np.ndarray, exa
         places = places[counted[places]]
         n_listings = len(np.unique(listing_of[mistakes.rows[places]]))
         if n_listings >= MIN_LISTINGS:
-            found.append(_action(category_of(ontology, a), category_of(ontology, b), there, back, mutual)
+            taken = [(count_of.get(pair, 0), int(support[pair[0]])) for pair in ((a, b), (b, a))]
+            found.append(_action(category_of(ontology, a), category_of(ontology, b), *taken, mutual)
                          | {"listings": n_listings, "places": places,
                             "gain_points": 100 * len(places) / len(by_image.labels) if mutual else None})  # fmt: skip
     return found
 
 
-def _action(a: dict, b: dict, there: float, back: float, mutual: bool) -> dict:
+def _action(a: dict, b: dict, there: tuple[int, int], back: tuple[int, int], mutual: bool) -> dict:
+    """Return an action's kind, categories and reason; `there` and `back` are (images that are taken for the other category, images)."""
     names = told_apart([a["path"], b["path"]])
     if mutual:
-        why = (f"{there:.0%} of the images in {names[0]} are taken for {names[1]}, and {back:.0%} the other way round: "
-               "one category would lose little, or the two need a rule that a photo shows.")  # fmt: skip
+        why = (f"{_of(there)} photos in {names[0]} are taken for {names[1]}, and {_of(back)} the other way round: "
+               "make one category of them, or tell sellers by what to tell them apart.")  # fmt: skip
         return {"kind": "merge", "categories": [a, b], "why": why}
-    why = (f"{there:.0%} of the images in {names[0]} are taken for {names[1]}, but only {back:.0%} the other way round: "
+    why = (f"{_of(there)} photos in {names[0]} are taken for {names[1]}, but only {_of(back)} the other way round: "
            "a name that says what is special about it would help.")  # fmt: skip
     return {"kind": "rename", "categories": [a, b], "why": why}
+
+
+def _of(taken: tuple[int, int]) -> str:
+    return f"{taken[0]:,} of {taken[1]:,} ({taken[0] / max(1, taken[1]):.0%})"

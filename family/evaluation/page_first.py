@@ -2,6 +2,7 @@
 
 from family import pages
 from family.data.ontology import SEPARATOR
+from family.evaluation.actions import MIN_LISTINGS
 from family.evaluation.findings import Findings
 from family.evaluation.page_photos import N_ACTION, N_KIND_SHORT, by_kind, groups, singles
 from family.evaluation.page_words import between, counted, of_100, told_apart
@@ -19,7 +20,7 @@ KINDS = {
         "Have a person look; where the model is right, correct the listing, not the model.",
     ),
     "the model's own mistake": (
-        "Everything else: neither a neighbour, nor is the model sure of something else.",
+        "What is left: the categories are no neighbours, and nothing says that the seller is wrong. Some of these may still be the seller's.",
         "Let a person file what looks like this, and show the model more photos of these categories.",
     ),
 }
@@ -38,35 +39,41 @@ def lead(findings: Findings) -> str:
     sentences = [_filed(filing, findings.about["precision_wanted"]), _extremes(filing["departments"])] if filing else [NOT_FITTED]
     if errors["n"]:
         kind, n = max(errors["by_kind"].items(), key=lambda pair: pair[1])
-        sentences.append(f"Of {counted(errors['n'], 'error')}, {n:,} are of the kind <strong>{escape(kind)}</strong>.")
+        sentences.append(
+            f"Over all photos, filed or not, there are {counted(errors['n'], 'error')}; {n:,} of them are of the kind <strong>{escape(kind)}</strong>."
+        )
     about = findings.about
-    source = f"The model {about['member']}, measured on {counted(about['n_listings'], 'listing')} of “{about['dataset']}”; on others the figures can differ."
-    return f'<p class="lead">{" ".join(filter(None, sentences))}</p>\n' + pages.paragraph(source, "note")
+    source = (
+        f"The model {about['member']}, measured on {counted(about['n_listings'], 'listing')} of the data set “{about['dataset']}”. "
+        "These figures hold for listings like those; for others, measure again."
+    )
+    return f'<p class="lead">{" ".join(filter(None, sentences))}</p>\n' + pages.paragraph(source)
 
 
 def _filed(filing: dict, wanted: float) -> str:
     leaf = filing["leaf"]
-    right = "" if leaf["precision"] is None else f"; of 100 of these {of_100(leaf['precision'])} were right, and at least {of_100(wanted)} was asked for"
+    right = (
+        ""
+        if leaf["precision"] is None
+        else f" Of every 100 that were filed so, {of_100(leaf['precision'])} were right; the target was at least {of_100(wanted)}."
+    )
     return (
         f"<strong>{of_100(leaf['share'])} of 100 listings</strong> ({between(leaf['share_interval'], '')}) can go into their final category "
-        f"without a person{right}."
+        f"without a person.{right}"
     )
 
 
 def _extremes(departments: list[dict]) -> str:
-    """Name the departments where the fewest and the most are filed, where there are several."""
+    """Name the department where the least of what is filed is right, and the one where the fewest are filed, where there are several."""
     if len(departments) < 2:
         return ""
-    worst, best = (pick(departments, key=lambda d: d["share_leaf"]) for pick in (min, max))
-    told = (
-        f"It is fewest in <strong>{escape(worst['path'])}</strong>, {of_100(worst['share_leaf'])} of 100, "
-        f"and most in <strong>{escape(best['path'])}</strong>, {of_100(best['share_leaf'])} of 100."
-    )
-    known = [d for d in departments if d["precision_leaf"] is not None]
+    told, known = [], [d for d in departments if d["precision_leaf"] is not None]
     if known:
         wrong = min(known, key=lambda d: d["precision_leaf"])
-        told += f" Of what is filed, most is wrong in <strong>{escape(wrong['path'])}</strong>: {of_100(wrong['precision_leaf'])} of 100 are right."
-    return told
+        told.append(f"Least reliable is <strong>{escape(wrong['path'])}</strong>: of 100 filed there, {of_100(wrong['precision_leaf'])} were right.")
+    fewest = min(departments, key=lambda d: d["share_leaf"])
+    told.append(f"Most is left to people in <strong>{escape(fewest['path'])}</strong>: {of_100(fewest['share_leaf'])} of 100 are filed.")
+    return " ".join(told)
 
 
 def first_page(findings: Findings, pictures: dict[str, bytes]) -> str:
@@ -101,27 +108,36 @@ def _filing(findings: Findings) -> str:
 
 
 def _departments(findings: Findings) -> str:
-    """Return the table of departments, the one with the fewest filed first."""
+    """Return the table of departments, the least reliable first."""
     wanted, rows = findings.about["precision_wanted"], []
-    for d in sorted(findings.metrics["filing"]["departments"], key=lambda d: d["share_leaf"]):
+    for d in sorted(findings.metrics["filing"]["departments"], key=_reliability):
         surely_below = d["precision_leaf"] is not None and d["interval"][1] < wanted
         tags = [(f"below {of_100(wanted)} % right", "bad")] if surely_below else []
-        rows.append({**d, "range": between(d["share_leaf_interval"], ""), "tags": tags})
+        right_range = between(d["interval"], "") if d["precision_leaf"] is not None else pages.NOTHING
+        rows.append({**d, "range": between(d["share_leaf_interval"], ""), "right_range": right_range, "tags": tags})
     columns = [
         {"key": "path", "label": "department"},
         {"key": "share_leaf", "label": "without a person,\nof 100", "text": _of_100, "high": True},
+        {"key": "range", "label": "likely\nrange"},
         {"key": "precision_leaf", "label": "right of 100\nof these", "text": _of_100, "high": True},
-        {"key": "range", "label": "without a person,\nsurely"},
+        {"key": "right_range", "label": "likely\nrange"},
         {"key": "share_backoff", "label": "at least into a\nbroader one, of 100", "text": _of_100, "high": True},
         {"key": "n_listings", "label": "listings\nlooked at", "text": number, "high": True},
     ]
     note = (
-        "Without a person: into the final category. A broader one: a category above it. Surely: with 95 % confidence. "
-        f"A listing is filed where the model is sure enough; how sure was set on other listings, so that {of_100(wanted)} of 100 filed there were right."
+        "Without a person: into the final category. A broader one: a category above it. Likely range: with 95 % confidence. "
+        "A listing is filed where the model is sure enough. How sure that is was set on other listings, as low as it could be with at least "
+        f"{of_100(wanted)} of 100 filed right; where more are right anyway, the target holds nothing back."
     )
     caption = "Departments: how many listings can be filed without a person"
     step = N_DEPARTMENTS if len(rows) > N_DEPARTMENTS else 0
     return pages.table(rows, columns, caption=caption, step=step, file="departments.csv") + pages.paragraph(note, "note")
+
+
+def _reliability(department: dict) -> tuple:
+    """Return what departments are sorted by: where nothing is filed, nothing can be wrong, and they come last."""
+    right = department["precision_leaf"]
+    return right is None, right, department["share_leaf"]
 
 
 def _of_100(share: float | None) -> str:
@@ -136,8 +152,10 @@ def _actions(actions: list[dict], pictures: dict[str, bytes]) -> str:
         return pages.paragraph("No change stands out: no two categories are mixed up often enough, and few listings look misfiled.")
     worth = "1 change is" if len(actions) == 1 else f"{len(actions)} changes are"
     note = f"{worth} worth a look" + (", the most worthwhile first" if len(actions) > 1 else "")
-    note += "; nothing else happens often enough." if len(actions) < N_ACTIONS else "."
-    note += " Only a person can say whether a change is right: look at the photos before."
+    note += f"; nothing else concerns at least {MIN_LISTINGS} listings and a share of a category that is worth it." if len(actions) < N_ACTIONS else "."
+    lacking = [name for name in TITLES if name not in {action["kind"] for action in actions}]
+    note += f" There is nothing to {' or to '.join(lacking)}." if lacking else ""
+    note += " Only a person can say whether a change is right: look at the photos first."
     cards = pages.cards([_action(action, pictures) for action in actions], ordered=True)
     return pages.paragraph(note, "note") + cards + pages.details("the same as a table", _actions_table(actions))
 
@@ -215,7 +233,7 @@ def sureness(findings: Findings) -> list[str]:
         f"{between(top1['micro_interval'], 'photos')}. “Between” always means: 95 of 100 such ranges hold the true value.",
         *_promise(metrics.get("filing"), about["precision_wanted"]),
         _calibration(metrics["calibration"]),
-        "The seller's category counts as right. Where sellers misfile, the model is better than it looks here.",
+        "The seller's category counts as right. Where sellers misfile, the model is better than it looks here, or worse where it learned to repeat them.",
         "Kinds of errors and gains are estimates by rule, not the verdict of a person who looked.",
     ]
     if small:
@@ -232,7 +250,10 @@ def _calibration(calibration: dict) -> str:
     surplus = sum(one["n"] * (one["confidence"] - one["accuracy"]) for one in calibration["bins"] if one["n"])
     side = "too high" if surplus > 0 else "too low"
     off = f"about {100 * calibration['ece']:.1f} points of 100 off, on the whole {side}" if n else "not known"
-    return f"The model's own percentages are {off} (see Calibration). What is said above does not rest on them: it was counted."
+    return (
+        f"The model's own percentages are {off} (see Calibration). They decide which listings are filed, by limits that were set on other listings; "
+        "how many of these were right was counted."
+    )
 
 
 def _promise(filing: dict | None, wanted: float) -> list[str]:
