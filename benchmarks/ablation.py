@@ -163,9 +163,10 @@ def summarize(seeds: list[dict]) -> dict:
         for figure in seeds[0][arm]:
             values = np.array([row[arm][figure] for row in seeds])
             less = values - [row[base][figure] for row in seeds]
-            half = t_975(len(seeds) - 1) * less.std(ddof=1) / len(seeds) ** 0.5 if len(seeds) > 1 else float("inf")
+            half = float(t_975(len(seeds) - 1) * less.std(ddof=1) / len(seeds) ** 0.5) if len(seeds) > 1 else None
             told[arm][figure] = {"mean": float(values.mean()), "min": float(values.min()), "max": float(values.max()),
-                                 "difference": float(less.mean()), "half_width": float(half), "shown": bool(abs(less.mean()) > half)}  # fmt: skip
+                                 "difference": float(less.mean()), "half_width": half,
+                                 "shown": half is not None and bool(abs(less.mean()) > half)}  # fmt: skip
     return told
 
 
@@ -176,7 +177,7 @@ def t_975(df: int) -> float:
 
 
 def table(summary: dict) -> str:
-    """Return the summary as Markdown: means, and the differences that are shown."""
+    """Return the summary as Markdown: means, and differences with their intervals over seeds."""
     figures = list(next(iter(summary.values())))
     lines = ["| | " + " | ".join(figures) + " |", "|---" * (len(figures) + 1) + "|"]
     for n, (arm, found) in enumerate(summary.items()):
@@ -184,10 +185,18 @@ def table(summary: dict) -> str:
         for figure in figures:
             one = found[figure]
             scale, digits = (1, 1) if figure == "epochs" else (1, 3) if figure.startswith("severity") else (100, 2)
-            change = f" ({one['difference'] * scale:+.{digits}f}" + ("" if one["shown"] else ", not shown") + ")" if n else ""
+            change = f" ({_change(one, scale, digits)})" if n else ""
             cells.append(f"{one['mean'] * scale:.{digits}f}{change}")
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _change(one: dict, scale: int, digits: int) -> str:
+    """Say a difference from the first arm with the half width of its interval; of one seed there is none."""
+    told = f"{one['difference'] * scale:+.{digits}f}"
+    if one["half_width"] is None:
+        return f"{told}, one seed"
+    return f"{told} ± {one['half_width'] * scale:.{digits}f}" + ("" if one["shown"] else ", not shown")
 
 
 if __name__ == "__main__":

@@ -56,7 +56,8 @@ def test_a_difference_inside_the_spread_is_not_shown():
     found = summarize(seeds)
     assert not found["same"]["top1"]["shown"] and found["better"]["top1"]["shown"]
     assert found["better"]["top1"]["difference"] == pytest.approx(0.1)
-    assert "not shown" in table(found).splitlines()[3] and "(+10.00)" in table(found).splitlines()[4]
+    assert "not shown" in table(found).splitlines()[3] and "(+10.00 ± " in table(found).splitlines()[4]
+    assert "(+10.00, one seed)" in table(summarize(seeds[:1]))
 
 
 def test_quantiles_of_t_agree_with_scipy():
