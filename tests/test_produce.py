@@ -42,6 +42,12 @@ weights = "none"
 schemes = "fp32"
 set = { resolution_px = 32, finetune_epochs = 6, batch_size = 2, deterministic = true, checkpoint_interval_s = 0.1, label = "" }
 """
+# Two variants that wait for nothing of one another.
+APART = """
+[[matrix]]
+variants = ["v2-b0", "lite0"]
+scopes = ["general", "verticals"]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -359,8 +365,13 @@ def test_a_scheme_that_was_refused_is_named_every_time(left_alone, place, tmp_pa
 # On a cluster
 
 
+def apart(folder: Path) -> list[Member]:
+    (folder / "apart.toml").write_text(APART)
+    return read_members(str(folder / "apart.toml"), ["v2-b0=v.h5", "b0=b.h5"])
+
+
 def test_each_line_waits_for_that_of_its_number(tmp_path):
-    members = read_members("quick", ["v2-b0=v.h5", "b0=b.h5"])
+    members = apart(tmp_path)
     made = plan(tmp_path, tmp_path / "out", members, here=False)
     found = {array.name: array for array in cluster.arrays(members, made)}
     number_of = {name: dict(array.steps) for name, array in found.items()}
@@ -430,7 +441,7 @@ def test_a_student_with_a_trunk_of_its_own_waits_for_both(place, tmp_path, capsy
 
 
 def test_lines_whose_parents_are_done_wait_for_nothing(tmp_path):
-    members = read_members("quick", ["v2-b0=v.h5", "b0=b.h5"])
+    members = apart(tmp_path)
     made = plan(tmp_path, tmp_path / "out", members)
     left = [step for step in made if (step.stage, step.member) not in (("train", 1), ("train", 2), ("export", 1))]
     found = {array.name: array for array in cluster.arrays(members, left)}
@@ -454,7 +465,7 @@ def test_the_jobs_are_the_golden_ones(place, tmp_path, capsys, monkeypatch):
     words = ["--weights", "v2-b0=v.h5", "--weights", "b0=b.h5", "--cluster", "generic", "--gpus-per-node", "2", "--nodes", "3"]
     assert produce(place, "--out", tmp_path / "all", *words, "--time", "90", "--bench-on", "n7", "--dry-run") == 0
     said = capsys.readouterr().out
-    assert said.count("#!/bin/bash\n") == 10 and said.splitlines()[-1].startswith("next: family pick")
+    assert said.count("#!/bin/bash\n") == 18 and said.splitlines()[-1].startswith("next: family pick")
     told = [line for line in said.splitlines() if line.startswith(("# job", "#SBATCH", "command=", "launch=")) or ") command=" in line]
     text = "\n".join(told).replace(str(tmp_path), "OUT").replace(str(place), "DATA") + "\n"
     if os.environ.get("REFRESH_GOLDEN") == "1":
