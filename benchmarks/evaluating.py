@@ -20,7 +20,7 @@ from family.data.dataset import Rows
 from family.data.ontology import Ontology, from_leaves
 from family.evaluation.assembling import Answered, Temperature, assemble
 from family.evaluation.predictions import N_TOP, Answers, level_maps
-from family.evaluation.writing import write_files
+from family.reporting.writing import write_files
 
 _BRANCHES = (12, 5, 4, 3)  # nodes of levels 1 to 4 below each node; the leaves are dealt out to those of level 4
 VAL_SHARE = 0.1

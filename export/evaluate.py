@@ -20,14 +20,14 @@ from family.evaluation.assembling import WANTED, Answered, Temperature, assemble
 from family.evaluation.calibration import TemperatureFit
 from family.evaluation.gate import check_names, expected_names, find_short, parse_wanted
 from family.evaluation.groups import check_values
-from family.evaluation.page import evaluation_page
-from family.evaluation.page_photos import images_shown
 from family.evaluation.predictions import gather_answers, predict_batches, predict_rows, write_predictions
-from family.evaluation.thumbnails import make_thumbnails
 from family.evaluation.verticals import Comparison, to_table
-from family.evaluation.writing import write_files
 from family.outputs import MADE_OF, is_done, read_json, whole_folder, write_json
 from family.progress import next_command, progress
+from family.reporting.page import evaluation_page
+from family.reporting.photos import images_shown
+from family.reporting.thumbnails import make_thumbnails
+from family.reporting.writing import write_files
 
 BATCH_SIZE = 32
 ORIGIN = Path(__file__).parents[1] / "benchmarks" / "results" / "origin.json"  # figures of the system that this follows; data, not code

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from family.evaluation.findings import SCHEMA, Findings
-from family.evaluation.page_words import counted
+from family.reporting.words import counted
 
 RULES = {
     "sibling mix-up": "Both categories lie directly in the same category above them.",

@@ -18,7 +18,7 @@ from family.evaluation.assembling import Answered, Temperature, assemble
 from family.evaluation.gate import expected_names, numbers
 from family.evaluation.mistakes import KINDS
 from family.evaluation.predictions import gather_answers
-from family.evaluation.writing import summarize_findings, write_files
+from family.reporting.writing import summarize_findings, write_files
 
 PX = 32
 TREE = from_leaves([("cat", "Animals/Cats"), ("dog", "Animals/Dogs"), ("van", "Transport/Vans"), ("bus", "Transport/Buses")])

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from made_findings import KINDS, made_comparison, made_findings, made_pictures
 
+from family.evaluation.categories import told_apart
 from family.evaluation.findings import Findings
-from family.evaluation.page import evaluation_page
-from family.evaluation.page_categories import N_ERRORS
-from family.evaluation.page_photos import images_shown
-from family.evaluation.page_words import between, counted, metric_words, of_100, told_apart
-from family.evaluation.thumbnails import MOST_BYTES, MOST_PICTURES
+from family.reporting.categories import N_ERRORS
+from family.reporting.page import evaluation_page
+from family.reporting.photos import images_shown
+from family.reporting.thumbnails import MOST_BYTES, MOST_PICTURES
+from family.reporting.words import between, counted, metric_words, of_100
 
 HOSTILE = "<script>alert('1')</script>\"&\n\x00\x1b\ud800\u202e|x`y"
 ORIGIN = json.loads((Path(__file__).parent.parent / "benchmarks/results/origin.json").read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from family.data.images import ImageError
-from family.evaluation.thumbnails import MOST_BYTES, MOST_PICTURES, SIDE_PX, make_thumbnails, thumbnail
+from family.reporting.thumbnails import MOST_BYTES, MOST_PICTURES, SIDE_PX, make_thumbnails, thumbnail
 
 
 def encoded(image: Image.Image, file_format: str = "JPEG", **options) -> bytes:

@@ -15,10 +15,9 @@ their share. Of relabelling it is the same share if the suspicion is right each 
 import numpy as np
 
 from family.data.ontology import Ontology
-from family.evaluation.categories import category_of, count_confusions, group_by_confusion
+from family.evaluation.categories import category_of, count_confusions, group_by_confusion, told_apart
 from family.evaluation.examples import Examples
 from family.evaluation.mistakes import MISFILED, parents_of
-from family.evaluation.page_words import told_apart
 from family.evaluation.predictions import Answers
 
 N_ACTIONS = 10

@@ -1,12 +1,15 @@
 """Figures of single categories, and of pairs of them that are taken for one another."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from family.data.ontology import Ontology
+from family.data.ontology import SEPARATOR, Ontology
 from family.evaluation.examples import Examples
 from family.evaluation.filing import Filed
 from family.evaluation.mistakes import Mistakes, common_path
 from family.evaluation.predictions import Answers
+from family.pages import plain
 
 THIRDS = ("head", "middle", "tail")
 N_PAIRS = 30
@@ -97,3 +100,13 @@ def group_by_confusion(by_image: Answers, mistakes: Mistakes, n_classes: int):
         return order[first:last]
 
     return places
+
+
+def told_apart(paths: Sequence[str]) -> list[str]:
+    """Return the last names of paths, or as many names from the end as it takes until no two are alike."""
+    n_most = max(path.count(SEPARATOR) + 1 for path in paths)
+    for n in range(1, n_most + 1):
+        names = [" / ".join(path.split(SEPARATOR)[-n:]) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return [plain(name) for name in names]

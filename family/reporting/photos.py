@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Sequence
 
 from family import pages
+from family.evaluation.categories import told_apart
 from family.evaluation.findings import Findings
-from family.evaluation.page_words import counted, last_two, told_apart
 from family.pages import escape
+from family.reporting.words import counted, last_two
 
 N_ACTION = 6  # photos of an action
 N_SIDE = 4  # photos each way of a pair

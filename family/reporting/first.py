@@ -3,10 +3,11 @@
 from family import pages
 from family.data.ontology import SEPARATOR
 from family.evaluation.actions import MIN_LISTINGS
+from family.evaluation.categories import told_apart
 from family.evaluation.findings import Findings
-from family.evaluation.page_photos import N_ACTION, N_KIND_SHORT, by_kind, groups, singles
-from family.evaluation.page_words import between, counted, of_100, told_apart
 from family.pages import escape, number, percent
+from family.reporting.photos import N_ACTION, N_KIND_SHORT, by_kind, groups, singles
+from family.reporting.words import between, counted, of_100
 
 N_ACTIONS = 10  # that are found at most
 N_DEPARTMENTS = 12  # shown before the others are unfolded

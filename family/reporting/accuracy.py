@@ -2,8 +2,8 @@
 
 from family import pages
 from family.evaluation.findings import Findings
-from family.evaluation.page_words import counted
 from family.pages import number, percent, plain
+from family.reporting.words import counted
 
 WIDE_PX, MATRIX_PX, NARROW_PX = 1040, 760, 358
 N_WORST_CELLS = 100

@@ -6,13 +6,13 @@ under 10 MB for 3,000 categories.
 
 from family import pages
 from family.evaluation.findings import Findings
-from family.evaluation.page_accuracy import accuracy_section, confusion_section
-from family.evaluation.page_categories import categories_section, errors_section
-from family.evaluation.page_compared import by_section, compared_section
-from family.evaluation.page_first import first_page, lead, title
-from family.evaluation.page_photos import gallery_section, pairs_section
-from family.evaluation.page_trust import calibration_section, filing_section
-from family.evaluation.page_words import words
+from family.reporting.accuracy import accuracy_section, confusion_section
+from family.reporting.categories import categories_section, errors_section
+from family.reporting.compared import by_section, compared_section
+from family.reporting.first import first_page, lead, title
+from family.reporting.photos import gallery_section, pairs_section
+from family.reporting.trust import calibration_section, filing_section
+from family.reporting.words import words
 
 
 def evaluation_page(findings: Findings, pictures: dict[str, bytes], origin: dict | None = None, compared: dict | None = None) -> str:

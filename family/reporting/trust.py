@@ -1,8 +1,8 @@
 """How far a model's belief can be trusted, and what can be filed by it."""
 
 from family import pages
-from family.evaluation.page_accuracy import NARROW_PX
 from family.pages import percent, plain
+from family.reporting.accuracy import NARROW_PX
 
 PICTURE_PX = 640
 

@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Sequence
 
 from family.data.ontology import SEPARATOR
 from family.pages import NOTHING, plain
@@ -42,16 +41,6 @@ def metric_words(metric: str) -> str:
 def last_two(path: str) -> str:
     """Return the last two names of a path, which tell most categories apart."""
     return plain(" / ".join(path.split(SEPARATOR)[-2:]))
-
-
-def told_apart(paths: Sequence[str]) -> list[str]:
-    """Return the last names of paths, or as many names from the end as it takes until no two are alike."""
-    n_most = max(path.count(SEPARATOR) + 1 for path in paths)
-    for n in range(1, n_most + 1):
-        names = [" / ".join(path.split(SEPARATOR)[-n:]) for path in paths]
-        if len(set(names)) == len(names):
-            break
-    return [plain(name) for name in names]
 
 
 def words() -> dict[str, str]:

@@ -2,9 +2,9 @@
 
 from family import pages
 from family.evaluation.findings import Findings
-from family.evaluation.page_accuracy import THIRDS
-from family.evaluation.page_words import counted
 from family.pages import number, percent
+from family.reporting.accuracy import THIRDS
+from family.reporting.words import counted
 
 N_ERRORS = 2_000
 STEP = 25

@@ -1,9 +1,9 @@
 """Comparisons on an evaluation's page: with another member on the same rows, and between the values of a column."""
 
 from family import pages
-from family.evaluation.page_accuracy import NARROW_PX, WIDE_PX
-from family.evaluation.page_words import metric_words
 from family.pages import percent
+from family.reporting.accuracy import NARROW_PX, WIDE_PX
+from family.reporting.words import metric_words
 
 
 def compared_section(compared: dict) -> str:
