@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -98,7 +99,9 @@ def _evaluate_into(folder: Path, args: argparse.Namespace, dataset: Dataset, mad
     if other and len(other[0]) < len(rows):
         print(f"{args.against} has {len(other[0])} of these {len(rows)} rows: they are compared", file=sys.stderr)
     validation, temperature, notes = _answer_validation(model, dataset, args.split)
+    began = time.monotonic()
     answered = _answer(model, rows, temperature, dataset, args.split, folder)
+    print(f"answered {len(rows):,} images, {len(rows) / (time.monotonic() - began):.0f} images/s with decoding", file=sys.stderr)
     about = {"member": made_of["member"], "dataset": dataset.about["name"], "digest": dataset.digest, "split": args.split,
              "scope": model.card["scope"], "notes": notes}  # fmt: skip
     train_rows = dataset.count_rows("train", ontology)
