@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.parts import write_part
 from family.data.dataset import Dataset, open_dataset
 from family.errors import ComeBack, Ended, Failure, UserError
-from family.outputs import read_json, whole_folder, write_json
+from family.outputs import is_done, read_json, whole_folder, write_json
 from family.plan.steps import Step, run_steps
 
 PART = 5  # one listing of so many is in the smaller dataset
@@ -49,8 +49,9 @@ def measure(args: argparse.Namespace) -> dict:
 
     whole = open_dataset(args.dataset)
     folders = {"part": args.work / "part", "whole": whole.folder}
-    if not folders["part"].is_dir():
-        with whole_folder(folders["part"], {"command": "at size", "dataset": whole.digest, "part": PART}) as partial:
+    made_of = {"command": "at size", "dataset": whole.digest, "part": PART}
+    if not is_done(folders["part"], made_of):
+        with whole_folder(folders["part"], made_of) as partial:
             write_part(whole, partial, _one_listing_of(PART, whole), f"1-of-{PART}")
     failed = run_steps([_training(args, folders[name], args.work / "runs" / name) for name in folders])
     if failed:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet
 
-from family.data.dataset import Dataset, digest_table
+from family.data.dataset import Dataset
+from family.data.importing import describe
 from family.outputs import write_json
 
 
@@ -22,4 +23,4 @@ def write_part(dataset: Dataset, folder: Path, kept: Sequence[bool], name: str) 
     pa.parquet.write_table(table, folder / "listings.parquet")
     (folder / "ontology.csv").write_bytes((dataset.folder / "ontology.csv").read_bytes())
     os.symlink(dataset.folder.resolve() / "images", folder / "images")
-    write_json(folder / "dataset.json", {**dataset.about, "name": f"{dataset.about['name']}-{name}", "digest": digest_table(table)})
+    write_json(folder / "dataset.json", describe(f"{dataset.about['name']}-{name}", table, dataset.ontology, n_skipped=0, n_leaks=0))

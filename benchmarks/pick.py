@@ -65,7 +65,8 @@ def pick(
 
     Args:
         budget_ms: for p99, its upper bound must be inside; for other percentiles, the percentile itself.
-        min_accuracy: of `metric`, which is a path in the metrics of `family evaluate`; its lower 95 % bound must reach it.
+        min_accuracy: of `metric`, which is a path in the metrics of `family evaluate`; its lower 95 % bound must reach it
+            (of a macro metric, the lower end of its stored interval).
 
     Returns:
         {"member", "bundle", "scheme", "latency_ms", "accuracy", ...}; with neither budget nor accuracy {"front": [...]}.
@@ -77,6 +78,10 @@ def pick(
     candidates = _candidates(rows, scope, machine, percentile, metric)
     if budget_ms is None and min_accuracy is None:
         return {"front": _front(candidates)}
+    unsure = [c["member"] for c in candidates if c["accuracy_lower"] is None]
+    if min_accuracy is not None and unsure:
+        raise UserError(f"how sure {metric} of {', '.join(unsure[:3])} is was not measured: run `family bench ... --data DATASET` again, or ask for "
+                        f"{metric.removesuffix('macro')}micro")  # fmt: skip
     fitting = [
         c
         for c in candidates
@@ -133,9 +138,7 @@ def _candidate(member: dict, percentile: str, metric: str) -> dict:
         "scheme": member["scheme"],
         "latency_ms": {key: latency.get(key) for key in ("p50", "p99", "upper")},
         "accuracy": accuracy,
-        "accuracy_lower": lower_bound(
-            accuracy, int(number_at(member["accuracy"]["metrics"], "n_listings") or member["accuracy"].get("n") or 0)
-        ),
+        "accuracy_lower": _surely(member["accuracy"], metric, accuracy),
         "cost_ms": cost_ms,
         "provider": member["latency"].get("provider"),
         "threads": member["latency"].get("threads"),
@@ -145,6 +148,21 @@ def _candidate(member: dict, percentile: str, metric: str) -> dict:
         "measured_at": member["latency"].get("at"),
         "model_sha256": member["model_sha256"],
     }
+
+
+def _surely(measured: dict, metric: str, accuracy: float | None) -> float | None:
+    """Return what the accuracy surely reaches; None where that is not known.
+
+    A mean over categories is no share of rows: rare categories decide how sure it is, which `evaluate` measures and its interval tells.
+    """
+    metrics = measured["metrics"]
+    if metric.endswith("macro"):
+        *path, name = metric.split(".")
+        for key in path:
+            metrics = metrics.get(key) if isinstance(metrics, dict) else None
+        interval = metrics.get(f"{name}_interval") if isinstance(metrics, dict) else None
+        return interval[0] if isinstance(interval, list) and interval and isinstance(interval[0], float) else None
+    return lower_bound(accuracy, int(number_at(metrics, "n_listings") or measured.get("n") or 0))
 
 
 def lower_bound(share: float | None, n: int, z: float = 1.645) -> float | None:
@@ -172,10 +190,14 @@ def _misses(candidates: list[dict], budget_ms: float | None, min_accuracy: float
     asked = [f"p{percentile} within {budget_ms:g} ms"] if budget_ms is not None else []
     asked += [f"an accuracy of at least {min_accuracy:.1%}"] if min_accuracy is not None else []
     near = sorted(candidates, key=lambda c: c["cost_ms"] if budget_ms is not None else -c["accuracy"])[:N_MISSES]
-    told = "; ".join(f"{c['member']} ({c['cost_ms']:.2f} ms, {c['accuracy']:.1%}, surely {c['accuracy_lower']:.1%})" for c in near)
+    told = "; ".join(f"{c['member']} ({c['cost_ms']:.2f} ms, {c['accuracy']:.1%}{_told_surely(c)})" for c in near)
     enough = [c for c in candidates if min_accuracy is None or c["accuracy_lower"] >= min_accuracy]
     hint = f". A budget of {min(c['cost_ms'] for c in enough):.2f} ms would do" if budget_ms is not None and enough else ""
     return f"nothing fits {' and '.join(asked)}. Nearest: {told}{hint}"
+
+
+def _told_surely(candidate: dict) -> str:
+    return "" if candidate["accuracy_lower"] is None else f", surely {candidate['accuracy_lower']:.1%}"
 
 
 def _copy(found: dict, args: argparse.Namespace) -> None:

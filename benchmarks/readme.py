@@ -1,4 +1,4 @@
-"""Write the README's tables from results: `python -m benchmarks.readme README.md RESULTS.jsonl [BUDGET_MS ...]`.
+"""Write the README's tables from results: `python -m benchmarks.readme README.md RESULTS.jsonl ... [BUDGET_MS ...]`.
 
 A test holds the README against the checked-in results, so that no figure in it is written by hand.
 """
@@ -64,9 +64,9 @@ def splice(text: str, section: str) -> str:
 
 
 def main(words: list[str]) -> None:
-    readme, results = Path(words[0]), Path(words[1])
-    budgets_ms = tuple(map(float, words[2:])) or BUDGETS_MS
-    text = splice(readme.read_text(encoding="utf-8"), render(read_rows([results]), budgets_ms))
+    readme, results = Path(words[0]), [Path(word) for word in words[1:] if word.endswith(".jsonl")]
+    budgets_ms = tuple(float(word) for word in words[1:] if not word.endswith(".jsonl")) or BUDGETS_MS
+    text = splice(readme.read_text(encoding="utf-8"), render(read_rows(results), budgets_ms))
     with whole_file(readme) as partial:
         partial.write_text(text, encoding="utf-8")
 

@@ -20,7 +20,7 @@ from benchmarks.ablation import long_tail, summarize, table, tail_figures, tree_
 from benchmarks.parts import write_part
 from family.data.dataset import Dataset, open_dataset
 from family.errors import ComeBack, Ended, Failure, UserError
-from family.outputs import read_json, whole_folder, write_json
+from family.outputs import is_done, read_json, whole_folder, write_json
 from family.plan.members import published
 from family.plan.steps import Step, run_steps
 
@@ -154,7 +154,7 @@ def _dataset_of(comparison: Comparison, dataset: Dataset, work: Path, seed: int)
     if not comparison.is_long_tailed:
         return dataset.folder
     folder, made_of = work / f"long-tail-{seed}", {"command": "long tail", "dataset": dataset.digest, "seed": seed}
-    if not folder.is_dir():
+    if not is_done(folder, made_of):
         with whole_folder(folder, made_of) as partial:
             write_long_tail(dataset, partial, seed)
     return folder

@@ -193,9 +193,15 @@ def same_setting(old: dict, new: dict) -> bool:
     """Say whether a new row measures the same on the same machine, so that it replaces the old one."""
     fields = ("kind", "variant", "resolution_px", "batch_size", "batch_per_rank", "scaling", "dataset")
     there = [old.get(field) for field in fields] == [new.get(field) for field in fields]
+    there = there and _head_setting(old) == _head_setting(new)
     there = there and sorted(old.get("peers", ())) == sorted(new.get("peers", ()))
     machines = [[row.get("machine", {}).get(field) for field in ("name", "cpu", "cores", "gpu")] for row in (old, new)]
     return there and machines[0] == machines[1]
+
+
+def _head_setting(row: dict) -> tuple:
+    head = row.get("head_phase") or {}
+    return tuple(head.get(field) for field in ("epochs", "n_images", "weights"))
 
 
 def _say(line: str) -> None:

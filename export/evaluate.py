@@ -33,11 +33,13 @@ from family.reporting.writing import write_files
 BATCH_SIZE = 32
 ORIGIN = Path(__file__).parents[1] / "benchmarks" / "results" / "origin.json"  # figures of the system that this follows; data, not code
 # What an evaluation stands for that an earlier version made, which had no such words.
-DEFAULTS = {"by": [], "precision": WANTED, "against": None}
+DEFAULTS = {"by": [], "precision": WANTED, "against": None, "provider": None}
 NO_VAL = "{} has no validation rows here to fit thresholds on, so nothing is told of filing."
 VAL_ITSELF = (
     "The validation rows themselves are evaluated: a temperature and thresholds that were fitted on them would flatter and are left out."
 )
+
+TRAIN_ITSELF = "The training rows themselves are evaluated: the model learned from them, and every figure flatters it."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,6 +101,7 @@ def _evaluate_into(folder: Path, args: argparse.Namespace, dataset: Dataset, mad
     if other and len(other[0]) < len(rows):
         print(f"{args.against} has {len(other[0])} of these {len(rows)} rows: they are compared", file=sys.stderr)
     validation, temperature, notes = _answer_validation(model, dataset, args.split)
+    notes += [TRAIN_ITSELF] if args.split == "train" else []
     began = time.monotonic()
     answered = _answer(model, rows, temperature, dataset, args.split, folder)
     print(f"answered {len(rows):,} images, {len(rows) / (time.monotonic() - began):.0f} images/s with decoding", file=sys.stderr)
@@ -184,10 +187,10 @@ def done(args: argparse.Namespace) -> bool:
 
 
 def _made_of(args: argparse.Namespace, dataset: Dataset) -> dict:
-    # Not the provider and not the threads: the answers don't depend on them.
+    # Not the threads: the answers don't depend on them. Those of another provider may, in int8 and on GPUs.
     member, sha256 = identify_any(args.model, args.scheme)
     return {"command": "evaluate", "member": member, "model_sha256": sha256, "split": args.split, "dataset": dataset.digest,
-            "by": sorted(set(args.by)), "precision": args.precision, "against": _identify_other(args.against)}  # fmt: skip
+            "by": sorted(set(args.by)), "precision": args.precision, "against": _identify_other(args.against), "provider": args.provider}  # fmt: skip
 
 
 def _identify_other(folder: Path | None) -> dict | None:

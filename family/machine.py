@@ -21,8 +21,18 @@ def peak_memory_mb() -> float | None:
 
     Not `ru_maxrss`: that of a started process begins with what the one that started it held.
     """
+    return _status_mb("VmHWM")
+
+
+def mapped_memory_mb() -> float | None:
+    """Return how much of the memory that this process holds now is of files that it maps (libraries, features), which the system takes back
+    when it is short of memory; in units of 2^20 bytes, None where the system doesn't tell."""
+    return _status_mb("RssFile")
+
+
+def _status_mb(key: str) -> float | None:
     try:
-        found = re.search(r"^VmHWM:\s*(\d+)", Path("/proc/self/status").read_text(), flags=re.M)
+        found = re.search(rf"^{key}:\s*(\d+)", Path("/proc/self/status").read_text(), flags=re.M)
     except OSError:
         return None
     return int(found.group(1)) / 1024 if found else None

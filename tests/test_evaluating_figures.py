@@ -165,6 +165,12 @@ def test_the_difference_of_two_members_holds_the_truth_in_95_of_100_simulations(
     assert 0.93 <= np.mean(held) <= 0.97
 
 
+def test_quantiles_of_t_are_those_of_scipy():
+    t = pytest.importorskip("scipy.stats").t
+    for df in (1, 2, 3, 4, 10, 100, 2.5):
+        assert t_975(df) == pytest.approx(t.ppf(0.975, np.floor(df) if df < 3 else df), rel=4e-3)
+
+
 def test_intervals_at_the_ends():
     assert share_interval(np.ones(1), np.ones(1)) == [0, 1] and ratio_interval(np.ones(1), np.ones(1)) == [None, None]
     low, high = share_interval(np.full(50, 2.0), np.full(50, 2.0))

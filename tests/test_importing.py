@@ -17,6 +17,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from family.cli import main
 from family.data.dataset import open_dataset
 from family.data.importing import import_dataset
 from family.data.sources import read_source
@@ -239,7 +240,7 @@ def test_a_failure_in_the_middle_leaves_nothing(tmp_path, write_source, monkeypa
     def fail(*_):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(importing, "_describe", fail)
+    monkeypatch.setattr(importing, "describe", fail)
     with pytest.raises(OSError, match="the disk is full"):
         import_dataset(write_source(tmp_path / "src", rows_of(3)), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["src"]
@@ -413,3 +414,20 @@ def test_synth_is_a_function_of_its_seed(tmp_path, run_python):
     other = run_python(*words, str(tmp_path / "a"), "--seed", "1")
     assert other.returncode == 2 and "seed was 0, now 1" in other.stderr
     assert not [path for path in os.listdir(tmp_path) if path.startswith(".")]
+
+
+def test_listings_of_an_earlier_dataset_stay_on_their_side(tmp_path, write_source, capsys):
+    rows = [{"listing_id": f"l{k}", "image": f"{k}.jpg", "category": ("cat", "dog", "art")[k % 3]} for k in range(60)]
+    import_dataset(write_source(tmp_path / "old", rows[:21]), tmp_path / "first")
+    source = write_source(tmp_path / "new", rows)
+    sides = {}
+    for name, words in (("anew", []), ("kept", ["--splits-of", str(tmp_path / "first")])):
+        assert main(["data", "import", str(source), str(tmp_path / name), *words]) == 0
+        table = open_dataset(tmp_path / name).table
+        sides[name] = dict(zip(table["listing_id"].to_pylist(), table["split"].to_pylist(), strict=True))
+    assert "21 of 60 listings stand in" in capsys.readouterr().out
+    first = open_dataset(tmp_path / "first").table
+    old = dict(zip(first["listing_id"].to_pylist(), first["split"].to_pylist(), strict=True))
+    assert {i: sides["kept"][i] for i in old} == old and {i: sides["anew"][i] for i in old} != old
+    assert set(sides["kept"].values()) == {"train", "val", "test"}
+    assert main(["data", "import", str(source), str(tmp_path / "kept")]) == 2  # made of the earlier splits, and now of none

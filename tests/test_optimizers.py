@@ -16,7 +16,7 @@ import tensorflow as tf  # noqa: E402
 
 from family.models.blocks import block_of, depths  # noqa: E402
 from family.models.builders import build_variant, head_of  # noqa: E402
-from family.training.optimizers import Optimizer, warn_of_sleepers  # noqa: E402
+from family.training.optimizers import Optimizer, warn_of_short_ema, warn_of_sleepers  # noqa: E402
 from family.training.rates import learning_rate, lowered  # noqa: E402
 from family.training.saving import Position  # noqa: E402
 from family.training.trainer import _note_epoch  # noqa: E402
@@ -284,3 +284,15 @@ def test_a_killed_run_of_waiting_blocks_and_a_falling_rate_resumes_to_the_same_b
     assert ones.keys() == found.keys()
     assert all(np.array_equal(ones[name], found[name]) for name in ones), "the resumed run differs"
     assert [row["rate"] for row in events(run, "epoch")[-2:]] == [row["rate"] for row in epochs[-2:]]
+
+
+@pytest.mark.parametrize(("n_rows", "warned"), [(500, True), (5000, False)])
+def test_a_mean_that_is_mostly_the_first_weights_is_told(n_rows, warned):
+    fields = {"ema_decay": 0.998, "finetune_epochs": 8}
+    warning = warn_of_short_ema(make_recipe(fields), n_rows)
+    assert bool(warning) == warned
+    if warned:
+        assert f"{0.998 ** 128:.0%} of the mean" in warning
+        enough = float(warning.split("up to ")[1].split(",")[0])
+        assert warn_of_short_ema(make_recipe({**fields, "ema_decay": enough}), n_rows) == ""
+    assert warn_of_short_ema(make_recipe({**fields, "ema_decay": 0.0}), n_rows) == ""

@@ -55,6 +55,18 @@ def test_the_lower_bound_solves_wilsons_equation(right, n):
     assert (share - bound) ** 2 == pytest.approx(1.645**2 * bound * (1 - bound) / n, abs=1e-9)
 
 
+def test_a_mean_over_categories_is_as_sure_as_its_own_interval():
+    rows = measured("a", 5, 0.6) + measured("b", 9, 0.6)
+    for row, low in zip(rows[1::2], (0.3, 0.45), strict=True):
+        row["metrics"]["levels"]["2"]["macro_interval"] = [low, 0.9]
+    assert pick(rows, min_accuracy=0.4, metric="levels.2.macro")["member"] == "b"
+    with pytest.raises(NothingFits, match="surely 30.0%"):
+        pick(rows, min_accuracy=0.5, metric="levels.2.macro")
+    with pytest.raises(UserError, match="how sure top1.macro of a, b is.*top1.micro"):
+        pick(rows, min_accuracy=0.1, metric="top1.macro")
+    assert pick(rows, budget_ms=30, metric="top1.macro")["member"] == "a"
+
+
 def rows_of(members) -> list[dict]:
     return [row for k, (ms, right) in enumerate(members) for row in measured(f"m{k}", ms, right / 20)]
 

@@ -125,18 +125,40 @@ def test_weights_are_given_for_each_variant_and_lite_takes_those_of_b(tmp_path):
         read(tmp_path, text, "v2b0=file.h5")
 
 
+def test_members_come_after_those_that_they_need_and_otherwise_as_they_stand(tmp_path):
+    text = """
+        [[matrix]]
+        variants = ["v2-b0"]
+        [[member]]
+        name = "student"
+        variant = "lite0"
+        teacher = ["big", "b0-general"]
+        [[member]]
+        name = "big"
+        variant = "v2-s"
+        [[matrix]]
+        variants = ["b0"]
+        teacher = ["big"]
+    """
+    assert [member.folder for member in read(tmp_path, text)] == ["v2-b0-general", "big", "b0-general", "student"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ('[[member]]\nvariant = "b0"\ncolour = 1', "colour"),
         ('[[member]]\nvariant = "b0"\n[[member]]\nvariant = "b0"', "two members"),
-        ('[[member]]\nvariant = "b0"\nstart_from = "later"', "no earlier member"),
+        ('[[member]]\nvariant = "b0"\nstart_from = "later"', "no other member"),
         (
             '[[member]]\nvariant = "b0"\n[[member]]\nvariant = "lite0"\nteacher = ["b0-generl"]',
             "no finished run; did you mean 'b0-general'",
         ),
-        ('[[member]]\nvariant = "lite0"\nteacher = ["b0-general"]\n[[member]]\nvariant = "b0"', "no earlier member and no finished run$"),
-        ('[[matrix]]\nvariants = ["b0"]\nteacher = ["b0-general"]', "no earlier member"),
+        ('[[member]]\nvariant = "lite0"\nteacher = ["b1-general"]\n[[member]]\nvariant = "b0"', "no other member and no finished run$"),
+        ('[[matrix]]\nvariants = ["b0"]\nteacher = ["b0-general"]', "no other member"),
+        (
+            '[[member]]\nvariant = "b0"\nteacher = ["b1-general"]\n[[member]]\nvariant = "b1"\nstart_from = "b0-general"',
+            "b0-general, b1-general start from or learn from one another",
+        ),
         ('[[member]]\nvariant = "b0"\nteacher = "b1-general"', "teacher takes a list"),
         ('[[member]]\nvariant = "b0"\nteacher = []', "teacher takes a list of names"),
         ('[[member]]\nvariant = "b0"\ncarry_head = "m.csv"', "field of a member"),

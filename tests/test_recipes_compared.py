@@ -10,7 +10,7 @@ from benchmarks.ablation import LONGEST, long_tail
 from benchmarks.recipes import COMPARISONS, Comparison, _dataset_of, steps
 from family.cli import main
 from family.data.dataset import open_dataset
-from family.errors import UserError
+from family.errors import OtherOutput, UserError
 
 FILES = ["v2-b0=large.h5", "b0=small.h5"]
 
@@ -63,4 +63,9 @@ def test_a_long_tailed_copy_is_a_dataset_with_fewer_training_rows_and_the_same_o
     for split in ("val", "test"):
         np.testing.assert_array_equal(copy.rows(split).images, dataset.rows(split).images)
     assert _dataset_of(Comparison({}, {}, is_long_tailed=True), dataset, tmp_path / "work", seed=1) == folder
+    assert copy.about["counts"]["train"] == len(kept) and copy.about["counts"]["test"] == dataset.about["counts"]["test"]
+    other = tmp_path / "other"
+    assert main(["data", "synth", str(other), "--listings", "200", "--categories", "12"]) == 0
+    with pytest.raises(OtherOutput):
+        _dataset_of(Comparison({}, {}, is_long_tailed=True), open_dataset(other), tmp_path / "work", seed=1)
     assert _dataset_of(COMPARISONS["tree"], dataset, tmp_path / "work", seed=1) == source

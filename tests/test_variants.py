@@ -28,7 +28,7 @@ from family.models import weights as weights_module  # noqa: E402
 from family.models.builders import library_trunk, trunk_of  # noqa: E402
 from family.models.counting import count, multiply_adds  # noqa: E402
 from family.models.draws import RowDropout  # noqa: E402
-from family.models.weights import load_trunk  # noqa: E402
+from family.models.weights import load_trunk, refuse_parts  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden" / "variants.json"
 WEIGHTS = Path(__file__).parent.parent.parent / "shared" / "weights"
@@ -189,6 +189,8 @@ def test_b0s_file_gives_lite0_its_convolutions():
     assert set(report["skipped"]) == squeezes | {"normalization"}
     assert report["loaded"] == 49 + 4 * 49  # and a BatchNorm after each
     np.testing.assert_array_equal(model.get_layer("logits").get_weights()[0], head[0])
+    with pytest.raises(UserError, match="squeeze-and-excite.*batchnorm=train"):
+        refuse_parts(report, "lite0")
 
 
 def test_what_is_missing_mismatched_and_skipped_is_told(tmp_path):
@@ -198,6 +200,9 @@ def test_what_is_missing_mismatched_and_skipped_is_told(tmp_path):
     assert "block4a_project_conv" in report["mismatched"]  # 88 filters, and 80
     assert "block2a_project_conv" not in report["mismatched"]  # 24 filters in both
     assert report["loaded"] > 0 and report["skipped"] == ["logits"]
+    with pytest.raises(UserError, match="fits lite2 only in part: .* layers would stay random"):
+        refuse_parts(report, "lite2")
+    refuse_parts(load_trunk(build_variant("lite0", 3, resolution_px=32), str(tmp_path / "lite0.h5")), "lite0")
 
 
 def test_unnamed_layers_load_whatever_number_the_library_gave_them(monkeypatch):

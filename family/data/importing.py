@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from family.data.dataset import SCHEMA, digest_table
+from family.data.dataset import SCHEMA, Dataset, digest_table, open_dataset
 from family.data.images import ImageError, decode_rgb
 from family.data.lookalikes import N_BYTES, difference_hash, group_rows, lookalike_pairs
 from family.data.ontology import Ontology, clean_path
@@ -30,6 +30,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("src", type=Path, metavar="SRC", help="folder with listings.csv or listings.parquet, or folders of images")
     parser.add_argument("out", type=Path, metavar="OUT", help="the dataset folder to write")
     parser.add_argument("--seed", type=int, default=0, help="of the split, where the table gives none (default 0)")
+    parser.add_argument("--splits-of", type=Path, metavar="DATASET", help="an earlier dataset: listings that it has stay on their side of the split, "
+                        "so that a model which learned from it is not tested on what it saw")  # fmt: skip
     parser.add_argument(
         "--max-bad", type=float, default=0.02, metavar="SHARE", help="refuse above this share of unusable rows (default 0.02)"
     )
@@ -37,7 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import_dataset(args.src, args.out, seed=args.seed, max_bad=args.max_bad, fresh=args.fresh)
+    import_dataset(args.src, args.out, args.seed, args.max_bad, args.fresh, args.splits_of)
     print(next_command("train", args.out, "--out", "runs/first"))
     return 0
 
@@ -52,7 +54,9 @@ class _Image:
     problem: str = ""
 
 
-def import_dataset(src: Path, out: Path, seed: int = 0, max_bad: float = 0.02, fresh: bool = False) -> None:
+def import_dataset(
+    src: Path, out: Path, seed: int = 0, max_bad: float = 0.02, fresh: bool = False, splits_of: Path | None = None
+) -> None:
     """Write the dataset folder `out` of a source folder.
 
     Images are copied as they are, named by their content, so that hostile names and double copies end here. Problems go to
@@ -63,12 +67,15 @@ def import_dataset(src: Path, out: Path, seed: int = 0, max_bad: float = 0.02, f
     """
     if out.resolve().is_relative_to(src.resolve()) and not any((src / name).is_file() for name in TABLES):
         raise UserError(f"{out} lies in {src}, where every folder is a category; choose an OUT outside of it")
+    earlier = open_dataset(splits_of) if splits_of else None
     table, ontology = read_source(src)
     made_of = {"command": "data import", "src": str(src.resolve()), "table": _digest_source(table, src)}
     made_of |= {"tree": ontology.digest, "seed": seed}
+    made_of |= {"splits_of": earlier.digest} if earlier else {}  # older datasets don't tell it
     if is_done(out, made_of, fresh):
         print(f"{out}: already done")
         return
+    table = _with_splits_of(earlier, table) if earlier else table
     with whole_folder(out, made_of) as folder:
         categories, problems = _check_rows(table, ontology)
         found = _import_images(table, src, folder, skip=problems)
@@ -78,6 +85,19 @@ def import_dataset(src: Path, out: Path, seed: int = 0, max_bad: float = 0.02, f
         _refuse_too_many(problems, table.num_rows, max_bad)
         kept = np.array([row for row in range(table.num_rows) if row not in problems])
         _write_tables(folder, src.resolve().name, table, ontology, categories, found, kept, seed, n_skipped=len(problems))
+
+
+def _with_splits_of(earlier: Dataset, table: pa.Table) -> pa.Table:
+    """Return the table with the split that a listing had, where the table gives its listing none."""
+    had = dict(zip(earlier.table["listing_id"].to_pylist(), earlier.table["split"].to_pylist(), strict=True))
+    listing_ids = table["listing_id"].to_pylist()
+    given = table["split"].to_pylist() if "split" in table.column_names else [None] * table.num_rows
+    told = {listing for listing, split in zip(listing_ids, given, strict=True) if split}
+    splits = [split if listing in told else had.get(listing) for listing, split in zip(listing_ids, given, strict=True)]
+    known = sum(listing in had for listing in set(listing_ids))
+    print(f"{known} of {len(set(listing_ids))} listings stand in {earlier.folder}: they stay on their side of the split")
+    table = table.drop_columns("split") if "split" in table.column_names else table
+    return table.append_column("split", pa.array(splits, pa.string()))
 
 
 def _check_rows(table: pa.Table, ontology: Ontology) -> tuple[list[str], dict[int, str]]:
@@ -191,7 +211,7 @@ def _write_tables(folder, name, table, ontology, categories, found, kept, seed, 
     written = pa.table({**columns, **{c: kept_table[c] for c in carried}})
     pa.parquet.write_table(written, folder / "listings.parquet")
     ontology.write(folder / "ontology.csv")
-    about = _describe(name, written, ontology, n_skipped, n_leaks)
+    about = describe(name, written, ontology, n_skipped, n_leaks)
     write_json(folder / "dataset.json", about)
     counts = about["counts"]
     print(
@@ -228,7 +248,8 @@ def _write_leaks(path: Path, listing_ids: list[str], groups: np.ndarray, split: 
     return len(leaking)
 
 
-def _describe(name: str, written: pa.Table, ontology: Ontology, n_skipped: int, n_leaks: int) -> dict:
+def describe(name: str, written: pa.Table, ontology: Ontology, n_skipped: int, n_leaks: int) -> dict:
+    """Return what dataset.json says of a table of listings."""
     splits = collections.Counter(written["split"].to_pylist())
     trained = set(written.filter(pa.compute.equal(written["split"], "train"))["category"].unique().to_pylist())
     return {

@@ -23,11 +23,14 @@ def sum_by_listing(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 
 def t_975(df: float) -> float:
-    """Return Student's t quantile for two-sided 95 %, within 0.3 % from 3 degrees of freedom on.
+    """Return Student's t quantile for two-sided 95 %: exact for 1 and 2 degrees of freedom, within 0.3 % from 3 on.
+
+    Degrees between are rounded down to 1 or 2, and none counts as 1.
 
     *Source*: the expansion of Cornish and Fisher, Abramowitz and Stegun 26.7.5.
     """
-    df = max(df, 3.0)
+    if df < 3:
+        return 12.7062 if df < 2 else 4.3027
     z = Z_95
     terms = (
         (z**3 + z) / 4,

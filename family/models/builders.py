@@ -41,8 +41,9 @@ def build_variant(
     features = _rebuild(base, scaled, _replacement(base, _DROP_CONNECT if drop_connect is None else drop_connect))
     embedding = layers.GlobalAveragePooling2D(name="embedding")(features)
     kept = RowDropout(row.dropout if dropout is None else dropout, name="head_dropout")(embedding)
-    logits = layers.Dense(n_classes, name="logits")(kept)
-    return tf_keras.Model(image, layers.Softmax(name="probabilities")(logits), name=name)
+    # float32 under any policy: in 16 bits the best answers tie, and a loss of thousands of classes is coarse.
+    logits = layers.Dense(n_classes, dtype="float32", name="logits")(kept)
+    return tf_keras.Model(image, layers.Softmax(dtype="float32", name="probabilities")(logits), name=name)
 
 
 def trunk_of(model: tf_keras.Model) -> tf_keras.Model:

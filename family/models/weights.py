@@ -50,6 +50,26 @@ def load_trunk(model: tf_keras.Model, source: str) -> dict:
     return report
 
 
+def refuse_parts(loaded: dict, variant: str) -> None:
+    """Hold that a trunk was loaded as a whole, for a phase in which it, or its BatchNorm's statistics, stay as they are.
+
+    Args:
+        loaded: of `load_trunk`.
+
+    Raises:
+        UserError: some layers are still random, or some of the source's do nothing here.
+    """
+    random = [*loaded["missing"], *loaded["mismatched"]]
+    unused = [name for name in loaded["skipped"] if "_se_" in name]  # without squeeze-and-excite all that follows sees other numbers
+    if not random and not unused:
+        return
+    what = f"{len(random)} layers would stay random" if random else f"{len(unused)} squeeze-and-excite layers of it have no place"
+    raise UserError(
+        f"{loaded['source']} fits {variant} only in part: {what}, such as {', '.join((random or unused)[:3])}. This recipe keeps the trunk, or its "
+        f"BatchNorm statistics, as they are loaded: give the weights of {variant}, or train all of it (--set head_epochs=0 --set batchnorm=train)"
+    )
+
+
 def load_head(model: tf_keras.Model, run: str, plan: HeadPlan) -> None:
     """Set the head (`logits`) of a model of `build_variant` to the rows of a run's head, as planned; new categories keep theirs.
 

@@ -127,19 +127,19 @@ def read_members(name: str, weights: list[str] = ()) -> list[Member]:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {error}") from error
-    members = _members_of(table, path)
+    members = _in_order(_members_of(table, path), path)
     names = [member.folder for member in members]
     twice = sorted({name for name in names if names.count(name) > 1})
     if not members or twice:
         raise UserError(f"{path} holds {f'two members named {twice[0]}; give them a `name`' if twice else 'no members'}")
     for k, member in enumerate(members):
         if member.start_from and member.start_from not in names[:k]:
-            raise UserError(f"{path}: {member.folder} starts from {member.start_from!r}, which is no earlier member")
+            raise UserError(f"{path}: {member.folder} starts from {member.start_from!r}, which is no other member")
         for teacher in member.teacher:
             if teacher not in names[:k] and not (Path(teacher) / "card.json").is_file():
                 close = "".join(f"; did you mean {name!r}?" for name in difflib.get_close_matches(teacher, names[:k], n=1))
                 raise UserError(
-                    f"{path}: {member.folder} has the teacher {teacher!r}, which is no earlier member and no finished run{close}"
+                    f"{path}: {member.folder} has the teacher {teacher!r}, which is no other member and no finished run{close}"
                 )
     return _give_weights(members, list(weights))
 
@@ -157,6 +157,23 @@ def _members_of(table: dict, path: Path) -> list[Member]:
             _check_row(row, _OF_A_MEMBER if kind == "member" else _OF_A_MATRIX, kind, path)
             members += [_member(row)] if kind == "member" else _expand(row, members)
     return members
+
+
+def _in_order(members: list[Member], path: Path) -> list[Member]:
+    """Return the members so that each comes after those that it starts from and learns from, and otherwise as they stand in the table.
+
+    Raises:
+        UserError: some wait for one another.
+    """
+    waiting, placed = list(members), []
+    while waiting:
+        left = {member.folder for member in waiting}
+        ready = next((m for m in waiting if not left - {m.folder} & {m.start_from, *m.teacher}), None)
+        if ready is None:
+            raise UserError(f"{path}: {', '.join(sorted(left))} start from or learn from one another")
+        placed.append(ready)
+        waiting.remove(ready)
+    return placed
 
 
 def _member(row: dict) -> Member:

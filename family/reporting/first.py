@@ -26,6 +26,7 @@ KINDS = {
     ),
 }
 TITLES = {"merge": "Merge", "rename": "Rename", "relabel": "Check the labels of"}
+LEARNED = ("that the model did not learn from", "that the model learned from, which flatters every figure here")
 NOT_FITTED = "Nothing was held back to set the thresholds of filing without a person on, so this is not known."
 
 
@@ -70,8 +71,10 @@ def _extremes(departments: list[dict]) -> str:
         return ""
     told, known = [], [d for d in departments if d["precision_leaf"] is not None]
     if known:
-        wrong = min(known, key=lambda d: d["precision_leaf"])
-        told.append(f"Least reliable is <strong>{escape(wrong['path'])}</strong>: of 100 filed there, {of_100(wrong['precision_leaf'])} were right.")
+        wrong = min(known, key=lambda d: (d["interval"][1], d["precision_leaf"]))  # what is surely the least: few listings say little
+        told.append(
+            f"Least reliable is <strong>{escape(wrong['path'])}</strong>: of 100 of its listings that were filed, {of_100(wrong['precision_leaf'])} were right."
+        )
     fewest = min(departments, key=lambda d: d["share_leaf"])
     told.append(f"Most is left to people in <strong>{escape(fewest['path'])}</strong>: {of_100(fewest['share_leaf'])} of 100 are filed.")
     return " ".join(told)
@@ -138,7 +141,7 @@ def _departments(findings: Findings) -> str:
 def _reliability(department: dict) -> tuple:
     """Return what departments are sorted by: where nothing is filed, nothing can be wrong, and they come last."""
     right = department["precision_leaf"]
-    return right is None, right, department["share_leaf"]
+    return right is None, right and department["interval"][1], right, department["share_leaf"]
 
 
 def _of_100(share: float | None) -> str:
@@ -229,7 +232,7 @@ def sureness(findings: Findings) -> list[str]:
     about, metrics = findings.about, findings.metrics
     top1, small = metrics["top1"], metrics["macro_over"]["under_5_rows"]
     told = [
-        f"They come from {counted(about['n_listings'], 'listing')} with {counted(about['n_images'], 'photo')} that the model did not learn from "
+        f"They come from {counted(about['n_listings'], 'listing')} with {counted(about['n_images'], 'photo')} {LEARNED[about['split'] == 'train']} "
         f"({about['dataset']}, {about['split']}). At its first guess it names the seller's category for {of_100(top1['micro'])} of 100 photos, "
         f"{between(top1['micro_interval'], 'photos')}. “Between” always means: 95 of 100 such ranges hold the true value.",
         *_promise(metrics.get("filing"), about["precision_wanted"]),

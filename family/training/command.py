@@ -19,6 +19,7 @@ from family.data.images import Preprocessing
 from family.data.order import n_updates
 from family.data.scopes import GENERAL, scope_name, scope_subtrees
 from family.errors import ComeBack, Ended, Failure, UserError
+from family.machine import cpu_flags
 from family.models.carrying import HeadPlan, plan_from_run
 from family.models.sources import NONE, check_source, check_teacher, weights_path
 from family.models.variants import expected_step_ms, resolution_of, variant
@@ -275,7 +276,7 @@ def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: Wo
 
     from distributed.devices import use_devices
     from family.models.builders import build_variant
-    from family.models.weights import load_head, load_trunk
+    from family.models.weights import load_head, load_trunk, refuse_parts
     from family.training.runs import save_run
     from family.training.teaching import make_teacher
     from family.training.trainer import Job, fit_temperature, train_phases
@@ -296,11 +297,14 @@ def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: Wo
     tf_keras.mixed_precision.set_global_policy(recipe.precision)
     model = build_variant(args.variant, len(train.ontology.leaves), recipe.resolution_px, recipe.dropout, recipe.drop_connect)
     loaded = load_trunk(model, args.weights) if args.weights != NONE else None
+    if loaded and (recipe.head_epochs or recipe.batchnorm != "train"):
+        refuse_parts(loaded, args.variant)
     if plan := _plan_head(args, dataset):
         load_head(model, args.weights, plan)
         loaded["head"] = plan.counts
     if world.is_first:
         _say_beginning(args, recipe, world, train, loaded)
+        _warn_of_precision(recipe, devices["gpu"])
     how = Preprocessing(recipe.resolution_px, recipe.aspect)
     teachers = [read_card(teacher)["name"] for teacher in args.teacher]
     teacher = make_teacher(args.teacher, train.ontology, recipe.distill_temperature) if args.teacher else None
@@ -333,6 +337,13 @@ def _say_beginning(args, recipe: Recipe, world: World, train, loaded: dict | Non
     if loaded and "head" in loaded:
         *there, dropped = (f"{n} {kind}" for kind, n in loaded["head"].items())
         print(f"head: of {len(train.ontology.leaves)} categories {', '.join(there)}; of the run's {dropped}", flush=True)
+
+
+def _warn_of_precision(recipe: Recipe, gpu: str | None) -> None:
+    """Say that 16-bit arithmetic, which this processor has no instructions for, takes longer than float32."""
+    if recipe.precision != "float32" and gpu is None and not cpu_flags() & {"avx512_bf16", "amx_bf16", "amx_fp16"}:
+        print(f"warning: precision = {recipe.precision} and this processor has no instructions for it: it will be slow. --set precision=float32",
+              file=sys.stderr, flush=True)  # fmt: skip
 
 
 def _card(args, dataset, recipe, world, devices, train, how, loaded, phases, model, teachers, temperature) -> dict:

@@ -155,6 +155,9 @@ class Optimizer:
                 group.apply(gradients)
 
 
+EMA_LEFT = 0.1  # of the first weights in a mean that is worth its name
+
+
 def warn_of_sleepers(recipe: Recipe, model: tf_keras.Model, n_rows: int) -> str:
     """Return a warning where the second phase ends before `unfreeze_epochs` lets all blocks learn, or "".
 
@@ -176,6 +179,21 @@ def warn_of_sleepers(recipe: Recipe, model: tf_keras.Model, n_rows: int) -> str:
     return (f"warning: {len(asleep)} of {len(blocks)} blocks never learn: with unfreeze_epochs = {recipe.unfreeze_epochs:g} the lowest one begins after "
             f"{recipe.unfreeze_epochs * max(blocks):g} epochs, and the phase has {n / an_epoch:.3g}. All learn with unfreeze_epochs up to "
             f"{math.floor(1000 * last_epochs / max(blocks)) / 1000:g}, or more finetune_epochs")  # fmt: skip
+
+
+def warn_of_short_ema(recipe: Recipe, n_rows: int) -> str:
+    """Return a warning where the mean of the weights is still mostly the weights that the second phase begins with, or "".
+
+    Args:
+        n_rows: training rows of an epoch.
+    """
+    planned = recipe.finetune_epochs * n_updates(n_rows, recipe.batch_size)
+    n = min(planned, recipe.max_updates or planned)
+    kept = recipe.ema_decay**n
+    if not (recipe.ema_decay and n) or kept < EMA_LEFT:
+        return ""
+    return (f"warning: after {n} updates with ema_decay = {recipe.ema_decay:g}, {kept:.0%} of the mean are the weights that the phase begins with. "
+            f"At most {EMA_LEFT:.0%} are left with ema_decay up to {math.floor(1000 * EMA_LEFT ** (1 / n)) / 1000:g}, or more finetune_epochs")  # fmt: skip
 
 
 def _places(recipe: Recipe, model: tf_keras.Model, variables: list) -> dict[int, list[int]]:

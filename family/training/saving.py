@@ -36,6 +36,7 @@ class Position:
     stale_val_epochs: int = 0
     stale_rate_epochs: int = 0  # since the schedule `plateau` lowered the rate, or validation accuracy rose
     n_plateaus: int = 0  # how often it was lowered in the phase
+    spent_s: float = 0.0  # in the phase, before this start
 
 
 @dataclass

@@ -19,14 +19,14 @@ from family.data.order import epoch_slices, expected_draws, n_updates, rank_slic
 from family.data.pipeline import at_least_one_row, plain_batches, targets, training_batches
 from family.errors import Failure
 from family.evaluation.calibration import TemperatureFit
-from family.machine import forget_peak_memory, peak_memory_mb
+from family.machine import forget_peak_memory, mapped_memory_mb, peak_memory_mb
 from family.models.builders import at_resolution, head_of, logits_of, trunk_of
 from family.progress import progress
 from family.recipe import Recipe
 from family.training.features import Extraction, compute_features
 from family.training.log import Log
 from family.training.losses import make_loss
-from family.training.optimizers import Optimizer, warn_of_sleepers
+from family.training.optimizers import Optimizer, warn_of_short_ema, warn_of_sleepers
 from family.training.rates import learning_rate, lowered
 from family.training.saving import Position, Saver, assign
 from family.training.stages import in_epoch
@@ -87,23 +87,25 @@ def train_phases(job: Job, has_trunk: bool, resume: bool) -> list[dict]:
     names = (["head"] if job.recipe.head_epochs else []) + (["finetune"] if job.recipe.finetune_epochs else [])
     saver = Saver(job.run, job.model, job.recipe, job.world, job.log, job.wishes, _features_folder(job) if "head" in names else job.run)
     arrays, position = (saver.restore() if resume else None) or ({}, Position())
-    if warning := warn_of_sleepers(job.recipe, job.model, len(job.train)):
-        job.log.warn(warning)
+    for warning in (warn_of_sleepers(job.recipe, job.model, len(job.train)), warn_of_short_ema(job.recipe, len(job.train))):
+        if warning:
+            job.log.warn(warning)
     for number, name in enumerate(names):
         if number < position.phase:
             continue
+        phase = None  # and with it what it holds, such as features
         forget_peak_memory()
         began = time.monotonic()
         phase = _head_phase(job, saver) if name == "head" else _finetune_phase(job, has_trunk, saver)
         ready = time.monotonic()
         summary = _run_phase(job, phase, position, arrays, saver)
         summary |= {"features_s": ready - began} if name == "head" else {}  # of this start; features that were there take no time
-        summary["peak_memory_mb"] = peak_memory_mb()  # of this rank's process
+        summary |= {"peak_memory_mb": peak_memory_mb(), "mapped_mb": mapped_memory_mb()}  # of this rank's process
         job.log("phase", **summary)
         saver.summaries.append(summary)
         arrays, position = {}, Position(phase=number + 1, step=position.step)
         saver.save(position, [])
-    shutil.rmtree(job.run / "features", ignore_errors=True)
+        shutil.rmtree(job.run / "features", ignore_errors=True)
     return saver.summaries
 
 
@@ -166,10 +168,11 @@ class Learner:
 
 def _run_phase(job: Job, phase: Phase, position: Position, arrays: dict, saver: Saver) -> dict:
     """Train a phase from `position` to its end; return its summary."""
-    began, stopped, row = time.monotonic(), "epochs", {}
+    stopped, row = "epochs", {}
+    began = time.monotonic() - position.spent_s
     learner = _start_learner(job, phase, arrays)
     while position.epoch < phase.epochs and position.epoch * learner.updates_an_epoch < learner.n_updates:
-        row = _run_epoch(job, phase, learner, position, saver)
+        row = _run_epoch(job, phase, learner, position, saver, began)
         is_best = _note_epoch(position, row, job.recipe)
         if phase.keeps_best and is_best:
             saver.save(position, learner.optimizer.state, best=True)
@@ -231,7 +234,7 @@ def _start_learner(job: Job, phase: Phase, arrays: dict) -> Learner:
     return Learner(optimizer, update_in, updates_an_epoch, min(planned, recipe.max_updates or planned))
 
 
-def _run_epoch(job: Job, phase: Phase, learner: Learner, position: Position, saver: Saver) -> dict:
+def _run_epoch(job: Job, phase: Phase, learner: Learner, position: Position, saver: Saver, phase_began: float) -> dict:
     """Run the updates of an epoch that are left, and return what it came to over all ranks."""
     recipe, world, began = job.recipe, job.world, time.monotonic()
     first = position.epoch * learner.updates_an_epoch
@@ -256,6 +259,7 @@ def _run_epoch(job: Job, phase: Phase, learner: Learner, position: Position, sav
         told = update(inputs, labels, weights, step, tf.constant(start), tf.constant(total), wants).numpy().tolist()
         position.update += 1
         position.step += 1
+        position.spent_s = time.monotonic() - phase_began
         check_finite(told[0], told[-1], phase.name, position, rate)
         position.sums = [a + b for a, b in zip(position.sums, told[:3], strict=True)]
         if position.step <= _STEPS_TOLD or position.step % _STEPS_TOLD == 0:
