@@ -13,7 +13,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE")
     parser.add_argument("--schemes", default="fp32,int8", help=f"of {', '.join(SCHEMES)} (default fp32,int8)")
     parser.add_argument("--calibrate", type=Path, metavar="DATASET", help="training rows for ranges (default: the run's dataset)")
-    parser.add_argument("--max-drop", type=float, default=0.5, metavar="POINTS", help="top-1 points that int8 may lose (default 0.5)")
+    parser.add_argument("--max-drop", type=float, default=0.5, metavar="POINTS", help="points of accuracy that int8 may lose, micro "
+                        "and macro, at every level of the tree (default 0.5)")  # fmt: skip
+    parser.add_argument("--strict", action="store_true", help="refuse int8 too where the validation rows are too few to decide")
     parser.add_argument("--fresh", action="store_true", help="move a BUNDLE that is there aside")
 
 
@@ -25,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     if _is_done(args, made_of):
         print(f"{args.out}: already done")
         return 0
-    refused = export_run(args.run_folder, args.out, made_of["schemes"], dataset, args.max_drop, made_of)
+    refused = export_run(args.run_folder, args.out, made_of["schemes"], dataset, args.max_drop, made_of, args.strict)
     print(next_command("bench", args.out, "--out", "results.jsonl", "--data", dataset.folder))
     if refused:
         raise Failure("; ".join(refused))
@@ -63,6 +65,7 @@ def _made_of(args: argparse.Namespace):
     dataset = find_dataset(args.calibrate, read_card(args.run_folder))
     weights = sha256_of(args.run_folder / "weights.h5")
     made_of = {"command": "export", "weights": weights, "schemes": schemes, "max_drop": args.max_drop, "dataset": dataset.digest}
+    made_of |= {"strict": True} if args.strict else {}  # older bundles don't tell it
     return made_of, dataset
 
 

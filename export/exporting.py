@@ -9,12 +9,13 @@ from PIL import Image
 from export.bundle import open_bundle, sha256_of, write_samples
 from export.quantize import choose_balanced, quantize
 from export.runtime import Predictor, Settings, run_unfused
-from export.verify import MAX_DP, MAX_DP_FUSED, gate, hostile_images, parity, parity_holds
+from export.verify import MAX_DP, MAX_DP_FUSED, gate, hostile_images, is_refused, parity, parity_holds, tell_verdict
 from family.card import write_card
 from family.data.dataset import Dataset, Rows
 from family.data.images import Preprocessing, decode_image, decode_rgb
 from family.data.reading import map_ahead
 from family.errors import Failure, UserError
+from family.evaluation.predictions import level_maps
 from family.outputs import whole_folder, write_json
 
 N_SAMPLES = 256
@@ -23,8 +24,11 @@ N_RANKED_ON = 64
 MAX_GATE_ROWS = 5000  # pixels of these are in memory at once
 
 
-def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, max_drop: float, made_of: dict) -> list[str]:
+def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, max_drop: float, made_of: dict, strict: bool = False) -> list[str]:
     """Write the bundle and return why schemes were refused, one line each.
+
+    Args:
+        strict: a scheme of which the validation rows don't decide is refused too.
 
     Raises:
         Failure: fp32 does not give the run's answers, so there is nothing to export.
@@ -47,7 +51,7 @@ def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, max_d
         )
         refused = []
         if "int8" in schemes:
-            refused += _export_int8(folder, card, dataset, val, how, max_drop)
+            refused += _export_int8(folder, card, dataset, val, how, max_drop, strict)
         if "fp32" not in schemes:
             fp32.unlink()
             del card["schemes"]["fp32"]
@@ -103,7 +107,7 @@ def _answers(folder: Path, card: dict, scheme: str, images: np.ndarray) -> np.nd
     return np.concatenate([predictor.predict(images[k : k + 16]) for k in range(0, len(images), 16)])
 
 
-def _export_int8(folder: Path, card: dict, dataset: Dataset, val: Rows, how: Preprocessing, max_drop: float) -> list[str]:
+def _export_int8(folder: Path, card: dict, dataset: Dataset, val: Rows, how: Preprocessing, max_drop: float, strict: bool) -> list[str]:
     from export.onnx import count_operators
 
     train = dataset.rows("train", dataset.scope_of(card))
@@ -115,14 +119,17 @@ def _export_int8(folder: Path, card: dict, dataset: Dataset, val: Rows, how: Pre
         folder / "model.fp32.onnx", int8, _decode_all(train.take(chosen[~ranked_on]), how), _decode_all(train.take(chosen[ranked_on]), how)
     )
     pixels = _decode_all(val, how)
-    verdict = gate(_answers(folder, card, "fp32", pixels), _answers(folder, card, "int8", pixels), val.labels, max_drop)
+    listings = np.unique(val.listing_ids.astype(str), return_inverse=True)[1]
+    verdict = gate(
+        _answers(folder, card, "fp32", pixels), _answers(folder, card, "int8", pixels), val.labels, max_drop, level_maps(val.ontology), listings
+    )
     print(f"int8: {verdict['drop_points']:+.2f} points lost on {verdict['n']} validation images (95 % interval "
-          f"{verdict['interval'][0]:+.2f} to {verdict['interval'][1]:+.2f}), agreement {verdict['agreement']:.1%}: {verdict['verdict']}")  # fmt: skip
-    if verdict["verdict"] == "fail":
+          f"{verdict['interval'][0]:+.2f} to {verdict['interval'][1]:+.2f}), agreement {verdict['agreement']:.1%}: {tell_verdict(verdict)}")  # fmt: skip
+    if is_refused(verdict, strict):
         int8.unlink()
         del card["schemes"]["int8"]
         card["refused"] = {"int8": verdict}
-        return [f"int8 is refused: it loses {verdict['drop_points']:.2f} points (allowed {max_drop}); the other schemes were written"]
+        return [f"int8 is refused: {tell_verdict(verdict)} (allowed {max_drop} points at any level); the other schemes were written"]
     card["schemes"]["int8"] |= {"made": made, "gate": {**verdict, "max_drop_points": max_drop}, "operators": count_operators(int8)}
     return []
 
