@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from export.bundle import open_bundle, sha256_of, write_samples
+from export.bundle import SAMPLES, open_bundle, sha256_of, write_samples
 from export.quantize import choose_balanced, quantize
 from export.runtime import Predictor, Settings, run_unfused
 from export.verify import MAX_DP, MAX_DP_FUSED, gate, hostile_images, is_refused, parity, parity_holds, tell_verdict
@@ -62,6 +62,7 @@ def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, max_d
         write_samples(folder, samples, {scheme: _answers(folder, card, scheme, pixels) for scheme in card["schemes"]})
         labels = [{"class": k, "category_id": i, "path": p} for k, (i, p) in enumerate(zip(card["classes"], card["paths"], strict=True))]
         write_json(folder / "labels.json", labels)
+        card["files"] = {name: sha256_of(folder / name) for name in ("labels.json", SAMPLES)}
         write_card(folder, card)
     return refused
 

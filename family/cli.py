@@ -14,6 +14,7 @@ COMMANDS = {
     "train": ("family.training.command", "train one member"),
     "evaluate": ("export.evaluate", "accuracy at every level of the tree, on the rows of a split"),
     "export": ("export.command", "turn a run into a bundle of ONNX files, checked against the run"),
+    "verify": ("export.verifying", "recompute what a bundle's card claims"),
     "bench": ("benchmarks.bench", "latency, throughput and accuracy of bundles on this machine"),
     "bench train": ("benchmarks.training", "images/s of a training step against plain Keras `fit` and peers, in turns"),
     "bench scaling": ("benchmarks.scaling", "images/s of several ranks against as many independent trainers, in turns"),

@@ -1,0 +1,126 @@
+"""`family verify`: a bundle holds what its card claims, and each way to tamper with it is told."""
+
+import json
+import shutil
+
+import pytest
+
+from export.bundle import SAMPLES, open_bundle, sha256_of, write_samples
+from family.cli import main
+from family.data.ontology import from_leaves
+from family.outputs import read_json, write_json
+
+pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+TREE = from_leaves([("1", "A/B"), ("2", "A/C"), ("3", "D"), ("9", "A")])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, write_bundle):
+    folder = write_bundle(tmp_path_factory.mktemp("whole") / "bundle", TREE, schemes=("fp32", "int8"), dataset={"ontology_digest": TREE.digest})
+    labels = [{"class": k, "category_id": i, "path": TREE.path_of[i]} for k, i in enumerate(TREE.leaves)]
+    write_json(folder / "labels.json", labels)
+    seal(folder)
+    return folder
+
+
+@pytest.fixture
+def bundle(whole, tmp_path):
+    """Return a copy that may be broken."""
+    return shutil.copytree(whole, tmp_path / "bundle")
+
+
+def seal(folder, **changes):
+    """Let the card say what the files are now, as somebody who tampers would."""
+    card = {**read_json(folder / "card.json"), **changes}
+    card["files"] = {name: sha256_of(folder / name) for name in ("labels.json", SAMPLES)}
+    for entry in card["schemes"].values():
+        entry["sha256"] = sha256_of(folder / entry["file"])
+    write_json(folder / "card.json", card)
+
+
+def verified(folder, capsys) -> tuple[int, list[str], str]:
+    """Return the exit code, what does not hold, and all that was said."""
+    capsys.readouterr()
+    code = main(["verify", str(folder), "--json"])
+    said = capsys.readouterr()
+    return code, [check["what"] for check in json.loads(said.out)["checks"] if check["holds"] is False], said.out + said.err
+
+
+def test_a_whole_bundle_holds(whole, capsys):
+    assert verified(whole, capsys)[:2] == (0, [])
+    assert main(["verify", str(whole)]) == 0
+    said = capsys.readouterr().out
+    assert "WRONG" not in said and "100.0% of 4 stored inputs" in said and "image uint8 [N, 32, 32, 3]" in said
+
+
+def rewrite(folder, change):
+    path = folder / "model.int8.onnx"
+    model = onnx.load(path)
+    change(model)
+    onnx.save(model, path)
+
+
+def other_answers(folder):
+    images, answers = open_bundle(folder).samples("fp32")
+    write_samples(folder, images, {"fp32": answers[:, ::-1], "int8": answers})
+    seal(folder)
+
+
+def swap_labels(folder):
+    write_json(folder / "labels.json", list(reversed(read_json(folder / "labels.json"))))
+    seal(folder)
+
+
+def rename_output(folder):
+    def change(model):
+        for node in model.graph.node:
+            node.output[:] = ["p" if name == "probabilities" else name for name in node.output]
+            node.input[:] = ["p" if name == "probabilities" else name for name in node.input]
+        next(value for value in model.graph.output if value.name == "probabilities").name = "p"
+
+    rewrite(folder, change)
+    seal(folder)
+
+
+def outside(folder):
+    rewrite(folder, lambda model: model.opset_import.append(onnx.helper.make_opsetid("somebody.else", 1)))
+    seal(folder)
+
+
+def claim_operators(folder):
+    card = read_json(folder / "card.json")
+    card["schemes"]["int8"]["operators"] = {"QLinearConv": 49}
+    write_json(folder / "card.json", card)
+
+
+@pytest.mark.parametrize(
+    ("tamper", "wrong"),
+    [
+        (lambda folder: (folder / "model.int8.onnx").write_bytes(b"other"), ["int8 file"]),
+        (lambda folder: (folder / "model.int8.onnx").unlink(), ["int8 file"]),
+        (lambda folder: (folder / SAMPLES).write_bytes(b"cut"), [SAMPLES, "fp32 answers", "int8 answers"]),
+        (lambda folder: (folder / "labels.json").write_text("[{"), ["labels.json", "labels"]),
+        (swap_labels, ["labels"]),
+        (other_answers, ["fp32 answers"]),
+        (outside, ["int8 graph"]),
+        (claim_operators, ["int8 operators"]),
+        (lambda folder: seal(folder, dataset={"ontology_digest": "0" * 64}), ["tree"]),
+    ],
+)
+def test_what_was_tampered_with_is_told(bundle, tamper, wrong, capsys):
+    tamper(bundle)
+    code, found, said = verified(bundle, capsys)
+    assert (code, found) == (1, wrong) and "export the run anew" in said
+
+
+def test_an_output_of_another_name_is_told(bundle, capsys):
+    rename_output(bundle)
+    code, found, said = verified(bundle, capsys)
+    assert (code, found) == (1, ["int8 inputs and outputs", "int8 answers"]) and "it can't be run" in said
+
+
+@pytest.mark.parametrize("card", ["[]", '{"schema": 99}', "{"])
+def test_what_is_no_bundle_of_this_version_is_refused(bundle, card, capsys):
+    (bundle / "card.json").write_text(card)
+    assert main(["verify", str(bundle)]) == 2
