@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from export.bundle import SAMPLES, open_bundle, sha256_of, write_samples
+from export.proof import prove, why_not_int8
 from export.quantize import choose_balanced, quantize
 from export.runtime import Predictor, Settings, run_unfused
 from export.verify import MAX_DP, MAX_DP_FUSED, gate, hostile_images, is_refused, parity, parity_holds, tell_verdict
@@ -119,6 +120,11 @@ def _export_int8(folder: Path, card: dict, dataset: Dataset, val: Rows, how: Pre
     made = quantize(
         folder / "model.fp32.onnx", int8, _decode_all(train.take(chosen[~ranked_on]), how), _decode_all(train.take(chosen[ranked_on]), how)
     )
+    proof = prove(int8)
+    if why := why_not_int8(proof, made["convolutions_in_float"]):
+        int8.unlink()
+        card["refused"] = {"int8": {"proof": proof, "made": made}}
+        return [f"int8 is refused, since it is none: {why}; the other schemes were written"]
     pixels = _decode_all(val, how)
     listings = np.unique(val.listing_ids.astype(str), return_inverse=True)[1]
     verdict = gate(
@@ -131,7 +137,7 @@ def _export_int8(folder: Path, card: dict, dataset: Dataset, val: Rows, how: Pre
         del card["schemes"]["int8"]
         card["refused"] = {"int8": verdict}
         return [f"int8 is refused: {tell_verdict(verdict)} (allowed {max_drop} points at any level); the other schemes were written"]
-    card["schemes"]["int8"] |= {"made": made, "gate": {**verdict, "max_drop_points": max_drop}, "operators": count_operators(int8)}
+    card["schemes"]["int8"] |= {"made": made, "proof": proof, "gate": {**verdict, "max_drop_points": max_drop}, "operators": count_operators(int8)}
     return []
 
 

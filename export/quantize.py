@@ -57,13 +57,15 @@ def quantize(fp32: Path, int8: Path, images: np.ndarray, held_back: np.ndarray) 
                 path = Path(folder) / f"candidate-{len(tried)}.onnx"
                 _write_int8(model, ranges, kept, path)
                 answers = _run(path, held_back)
-                tried.append({"percentile": percentile, "first_block_in_float": kept is not before, "divergence": _divergence(reference, answers),
+                tried.append({"percentile": percentile, "first_block_in_float": kept is not before, "convolutions_in_float": _count_convolutions(model, kept),
+                              "divergence": _divergence(reference, answers),
                               "agreement": float((answers.argmax(1) == reference.argmax(1)).mean()), "path": path})  # fmt: skip
         best = min(tried, key=lambda candidate: candidate["divergence"])
         shutil.copyfile(best["path"], int8)
     tried = [{key: value for key, value in candidate.items() if key != "path"} for candidate in tried]
     return {"format": "QDQ", "activations": "uint8", "weights": "int8 per channel", "n_images": len(images), "n_ranked_on": len(held_back),
-            "percentile": best["percentile"], "first_block_in_float": best["first_block_in_float"], "candidates": tried}  # fmt: skip
+            "percentile": best["percentile"], "first_block_in_float": best["first_block_in_float"],
+            "convolutions_in_float": best["convolutions_in_float"], "candidates": tried}  # fmt: skip
 
 
 def _write_int8(model: onnx.ModelProto, ranges, kept_in_float: list[str], path: Path) -> None:
@@ -136,6 +138,10 @@ def _before_first_conv(model: onnx.ModelProto) -> list[str]:
 def _of_first_block(model: onnx.ModelProto) -> list[str]:
     """Return the nodes of the stem and of EfficientNet's first block, by the layer names that the converter keeps."""
     return [node.name for node in model.graph.node if any(part in node.name for part in ("/stem_", "/block1a_"))]
+
+
+def _count_convolutions(model: onnx.ModelProto, names: list[str]) -> int:
+    return sum(node.op_type == "Conv" and node.name in names for node in model.graph.node)
 
 
 def choose_balanced(labels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:

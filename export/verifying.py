@@ -58,6 +58,7 @@ def verify(folder: Path, provider: str = "auto") -> Iterator[dict]:
             continue
         yield _check(f"{scheme} file", True, "sha256 as the card says")
         yield from _graph(path, scheme, card)
+        yield from _proof(path, scheme, card)
         yield from _answers(bundle, scheme, provider)
 
 
@@ -105,6 +106,19 @@ def _graph(path: Path, scheme: str, card: dict) -> Iterator[dict]:
         counted = count_operators(path)
         told = f"{sum(counted.values())} of {len(counted)} kinds" if counted == claimed else f"counted {counted}, the card says {claimed}"
         yield _check(f"{scheme} operators", counted == claimed, told)
+
+
+def _proof(path: Path, scheme: str, card: dict) -> Iterator[dict]:
+    """Check that an int8 file runs in int8 here too."""
+    made = card["schemes"][scheme].get("made", {})
+    if scheme != "int8" or "convolutions_in_float" not in made or importlib.util.find_spec("onnx") is None:
+        return
+    from export.proof import prove, why_not_int8
+
+    found = prove(path)
+    why = why_not_int8(found, made["convolutions_in_float"])
+    told = why or f"{found['int8_convolutions']} convolutions in int8, {found['float_convolutions']} in float on purpose, as ONNX Runtime opens it"
+    yield _check("int8 proof", not why, told)
 
 
 def _shape(value) -> tuple[str, tuple]:

@@ -1,0 +1,52 @@
+"""Proof that an int8 file is int8: what ONNX Runtime makes of it when it opens it. No TensorFlow."""
+
+import collections
+import tempfile
+from pathlib import Path
+
+import onnx
+import onnxruntime as ort
+
+_FLOAT_CONVOLUTIONS = ("Conv", "FusedConv", "NhwcFusedConv")
+_INT8_CONVOLUTIONS = ("QLinearConv", "ConvInteger")
+
+
+def prove(path: Path) -> dict:
+    """Return what the runtime's optimized graph of a file holds, on a CPU.
+
+    Quantizing marks places in the graph; whether a convolution between two marks runs in int8 is decided when the file is opened, and one that
+    does not is slower than fp32, since it is taken out of int8 and put back.
+
+    Returns:
+        {"operators": type -> how many, "int8_convolutions", "float_convolutions", "batchnorms", "transposes", "float_weights_mb"}.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        optimized = Path(folder) / "optimized.onnx"
+        options = ort.SessionOptions()
+        options.optimized_model_filepath = str(optimized)
+        options.log_severity_level = 3
+        options.intra_op_num_threads = 1
+        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        model = onnx.load(optimized)
+    counts = collections.Counter(node.op_type for node in model.graph.node)
+    floats = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
+    return {
+        "operators": dict(sorted(counts.items())),
+        "int8_convolutions": sum(counts[name] for name in _INT8_CONVOLUTIONS),
+        "float_convolutions": sum(counts[name] for name in _FLOAT_CONVOLUTIONS),
+        "batchnorms": counts["BatchNormalization"],
+        "transposes": counts["Transpose"],
+        "float_weights_mb": round(sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in floats) / 1e6, 3),
+    }
+
+
+def why_not_int8(proof: dict, kept_in_float: int) -> str:
+    """Return why a file must not be called int8, or "".
+
+    Args:
+        kept_in_float: the convolutions that were left in float on purpose.
+    """
+    stray, n = proof["float_convolutions"] - kept_in_float, proof["float_convolutions"] + proof["int8_convolutions"]
+    if stray > 0 or not proof["int8_convolutions"]:
+        return f"{proof['float_convolutions']} of its {n} convolutions run in float, {kept_in_float} of them on purpose"
+    return f"{proof['batchnorms']} BatchNormalizations are not folded into convolutions" if proof["batchnorms"] else ""
