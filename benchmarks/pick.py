@@ -61,7 +61,7 @@ def pick(
     machine: str | None = None,
     metric: str = "top1.micro",
 ) -> dict:
-    """Choose a member.
+    """Choose a member. One that is not faster than the fp32 file of its own bundle under the same settings is left out: it gains nothing.
 
     Args:
         budget_ms: for p99, its upper bound must be inside; for other percentiles, the percentile itself.
@@ -109,7 +109,7 @@ def _candidates(rows: list[dict], scope: str, machine: str | None, percentile: s
     found = [board for board in found if machine in (None, board["machine"]["machine"].get("name"))]
     members = [m for board in found for m in board["members"] if m["comparable"]]
     _refuse_other_rows(members)
-    candidates = [_candidate(m, percentile, metric) for m in members]
+    candidates = [_candidate(m, percentile, metric) for m in members if _is_worth_it(m, members)]
     if not candidates:
         why = sorted({f"{m['member']}: {', '.join(m['remarks'])}" for board in found for m in board["members"]})
         raise NothingFits(f"no member of the scope {scope!r} has a valid latency and an accuracy ({'; '.join(why) or 'no measurement'})")
@@ -124,6 +124,16 @@ def _refuse_other_rows(members: list[dict]) -> None:
     if len(measured) > 1:
         told = "; ".join(f"{name} {split} ({digest[:7]})" for name, split, digest in sorted(measured))
         raise UserError(f"accuracies were measured on different rows, which can't be compared: {told}; give results of one of them")
+
+
+def _is_worth_it(member: dict, members: list[dict]) -> bool:
+    """Say whether a member is faster than the fp32 file of its own bundle, which answers as its run did, in half of all cases; fp32 always is."""
+    bundle = member["latency"].get("bundle")
+    if member["scheme"] == "fp32" or bundle is None:
+        return True
+    same = ("bundle", "provider", "threads", "batch")
+    fp32 = [other for other in members if other["scheme"] == "fp32" and all(other["latency"].get(key) == member["latency"].get(key) for key in same)]
+    return all(member["p50_ms"] < other["p50_ms"] for other in fp32)
 
 
 def _candidate(member: dict, percentile: str, metric: str) -> dict:

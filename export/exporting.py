@@ -10,6 +10,7 @@ from export.bundle import SAMPLES, open_bundle, sha256_of, write_samples
 from export.proof import prove, why_not_int8
 from export.quantize import choose_balanced, quantize
 from export.runtime import Predictor, Settings, run_unfused
+from export.speed import compare_speed, tell_speed
 from export.verify import MAX_DP, MAX_DP_FUSED, gate, hostile_images, is_refused, parity, parity_holds, tell_verdict
 from family.card import write_card
 from family.data.dataset import Dataset, Rows
@@ -17,6 +18,7 @@ from family.data.images import Preprocessing, decode_image, decode_rgb
 from family.data.reading import map_ahead
 from family.errors import Failure, UserError
 from family.evaluation.predictions import level_maps
+from family.machine import cpu_model
 from family.outputs import whole_folder, write_json
 
 N_SAMPLES = 256
@@ -137,6 +139,9 @@ def _export_int8(folder: Path, card: dict, dataset: Dataset, val: Rows, how: Pre
         del card["schemes"]["int8"]
         card["refused"] = {"int8": verdict}
         return [f"int8 is refused: {tell_verdict(verdict)} (allowed {max_drop} points at any level); the other schemes were written"]
+    speed = compare_speed(*(Predictor(open_bundle(folder), Settings(name, "cpu", 1)).predict for name in ("fp32", "int8")), pixels[:32])
+    print(f"int8: {tell_speed(speed)}")
+    card["schemes"]["int8"] |= {"speed": {**speed, "cpu": cpu_model()}}
     card["schemes"]["int8"] |= {"made": made, "proof": proof, "gate": {**verdict, "max_drop_points": max_drop}, "operators": count_operators(int8)}
     return []
 

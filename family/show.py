@@ -71,6 +71,8 @@ def _card(card: dict) -> str:
         shown[f"scheme {scheme}"] = f"{entry['size_mb']} MB" + (
             f", {gate['drop_points']:+.2f} points lost: {gate['verdict']}" if gate else ""
         )
+        if speed := entry.get("speed"):
+            shown[f"scheme {scheme}"] += f"; {speed['ratio']:.2f} times the speed of fp32" + ("" if speed["interval"][0] > 1 else ", NOT SHOWN to be faster")
     if card.get("serve"):
         shown["serve"] = f"{card['serve']['scheme']} with {card['serve']['threads']} threads, picked on {card['serve']['machine']}"
     return _lines(shown)

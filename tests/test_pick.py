@@ -55,6 +55,14 @@ def test_the_lower_bound_solves_wilsons_equation(right, n):
     assert (share - bound) ** 2 == pytest.approx(1.645**2 * bound * (1 - bound) / n, abs=1e-9)
 
 
+@pytest.mark.parametrize(("int8_ms", "threads", "picked"), [(4, 1, "a-int8"), (5, 1, "a"), (9, 1, "a"), (9, 2, "a-int8")])
+def test_int8_that_is_not_faster_than_its_own_fp32_is_not_picked(int8_ms, threads, picked):
+    rows = measured("a", 5, 0.6) + measured("a-int8", int8_ms, 0.7, bundle="bundles/a", threads=threads)
+    for row in rows[2:]:
+        row["scheme"] = "int8"
+    assert pick(rows, budget_ms=30)["member"] == picked
+
+
 def test_a_mean_over_categories_is_as_sure_as_its_own_interval():
     rows = measured("a", 5, 0.6) + measured("b", 9, 0.6)
     for row, low in zip(rows[1::2], (0.3, 0.45), strict=True):
