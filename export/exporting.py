@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from export.bundle import SAMPLES, open_bundle, sha256_of, write_samples
-from export.proof import prove, why_not_int8
+from export.proof import count_operators, prove, why_not_int8
 from export.quantize import choose_balanced, quantize
 from export.runtime import Predictor, Settings, run_unfused
 from export.speed import compare_speed, tell_speed
@@ -37,7 +37,7 @@ def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, max_d
         Failure: fp32 does not give the run's answers, so there is nothing to export.
     """
     from family.training.runs import load_run  # isort: skip  (TensorFlow, quietly, from here on)
-    from export.onnx import convert, count_operators
+    from export.onnx import convert
 
     model, card = load_run(run)
     how = Preprocessing.from_card(card["preprocessing"])
@@ -112,8 +112,6 @@ def _answers(folder: Path, card: dict, scheme: str, images: np.ndarray) -> np.nd
 
 
 def _export_int8(folder: Path, card: dict, dataset: Dataset, val: Rows, how: Preprocessing, max_drop: float, strict: bool) -> list[str]:
-    from export.onnx import count_operators
-
     train = dataset.rows("train", dataset.scope_of(card))
     chosen = choose_balanced(train.labels, N_CALIBRATION + N_RANKED_ON)
     ranked_on = np.zeros(len(chosen), bool)

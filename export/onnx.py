@@ -60,11 +60,3 @@ def _drop_idle_reshapes(proto: onnx.ModelProto) -> None:
     initializers = [i for i in proto.graph.initializer if i.name in used]
     del proto.graph.initializer[:]
     proto.graph.initializer.extend(initializers)
-
-
-def count_operators(path: Path) -> dict[str, int]:
-    """Return operator type -> how many of it a file holds."""
-    counts: dict[str, int] = {}
-    for node in onnx.load(path, load_external_data=False).graph.node:
-        counts[node.op_type] = counts.get(node.op_type, 0) + 1
-    return dict(sorted(counts.items()))

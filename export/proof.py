@@ -11,6 +11,14 @@ _FLOAT_CONVOLUTIONS = ("Conv", "FusedConv", "NhwcFusedConv")
 _INT8_CONVOLUTIONS = ("QLinearConv", "ConvInteger")
 
 
+def count_operators(path: Path) -> dict[str, int]:
+    """Return operator type -> how many of it a file holds."""
+    counts: dict[str, int] = {}
+    for node in onnx.load(path, load_external_data=False).graph.node:
+        counts[node.op_type] = counts.get(node.op_type, 0) + 1
+    return dict(sorted(counts.items()))
+
+
 def prove(path: Path) -> dict:
     """Return what the runtime's optimized graph of a file holds, on a CPU.
 

@@ -12,7 +12,7 @@ import numpy as np
 from family.errors import Failure, UserError
 
 AGREEMENT = 0.99  # of the best classes on the stored inputs
-DOMAINS = ("", "ai.onnx", "com.microsoft")  # ONNX Runtime's own operators; another one would be somebody's library
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")  # ONNX Runtime's own operators; another one would be somebody's library
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,10 +90,10 @@ def _graph(path: Path, scheme: str, card: dict) -> Iterator[dict]:
         return
     import onnx
 
-    from export.onnx import count_operators
+    from export.proof import count_operators
 
     model = onnx.load(path, load_external_data=False)
-    outside = sorted({opset.domain for opset in model.opset_import if opset.domain not in DOMAINS} | {
+    outside = sorted({f"{node.domain}.{node.op_type}" for node in model.graph.node if node.domain not in DOMAINS} | {
         tensor.name for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL})  # fmt: skip
     yield _check(f"{scheme} graph", not outside, f"stands alone, opset {_opset(model)}" if not outside else f"needs {', '.join(outside[:3])} from elsewhere")
     px, n = card["preprocessing"]["resolution_px"], len(card["classes"])
