@@ -28,7 +28,6 @@ LIGHT = (
     "export.command",
     "export.runtime",
     "export.verifying",
-    "export.proof",
     "export.speed",
     "export.chain",
     "export.evaluate",
