@@ -85,7 +85,7 @@ def _one_listing_of(part: int, dataset: Dataset) -> list[bool]:
 
 
 def _training(args: argparse.Namespace, dataset: Path, run: Path) -> Step:
-    fields = {"resolution_px": args.resolution, "head_epochs": 3, "finetune_epochs": 1, "batch_size": 128}
+    fields = {"resolution_px": args.resolution, "head_epochs": 2, "finetune_epochs": 1, "batch_size": 128}
     words = ["train", str(dataset), "--out", str(run), "--variant", args.variant, "--weights", args.weights, "--resume"]
     words += [word for setting in (*(f"{key}={value}" for key, value in fields.items()), *args.settings) for word in ("--set", setting)]
     return Step(tuple(words), alone=True)  # memory is measured: nothing of another training may lie in it
