@@ -72,3 +72,10 @@ def test_the_page_holds_the_table_of_the_checked_in_result(what):
     root = Path(__file__).parent.parent
     result = json.loads((root / "benchmarks" / "results" / f"ablation-{what}.json").read_text(encoding="utf-8"))
     assert f"<!-- {what} -->\n\n{table(result['summary'])}\n" in (root / "family" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("variant", ["b0", "lite0"])
+def test_the_page_holds_the_tables_of_the_checked_in_distillation(variant):
+    root = Path(__file__).parent.parent
+    result = json.loads((root / "benchmarks" / "results" / "recipes-distill.json").read_text(encoding="utf-8"))
+    assert f"<!-- distill {variant} -->\n\n{table(result['summary'][variant])}\n" in (root / "family" / "README.md").read_text(encoding="utf-8")
