@@ -8,7 +8,7 @@ from PIL import Image
 
 from export.bundle import SAMPLES, open_bundle, sha256_of, write_samples
 from export.proof import count_operators, prove, why_not_int8
-from export.quantize import choose_balanced, quantize
+from export.quantize import choose_balanced, halve, quantize
 from export.runtime import Predictor, Settings, run_unfused
 from export.speed import compare_speed, tell_speed
 from export.verify import MAX_DP, MAX_DP_FUSED, gate, hostile_images, is_refused, parity, parity_holds, tell_verdict
@@ -53,8 +53,8 @@ def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, max_d
             model.predict(checked.astype(np.float32), verbose=0, batch_size=16), fp32, _answers(folder, card, "fp32", checked), checked
         )
         refused = []
-        if "int8" in schemes:
-            refused += _export_int8(folder, card, dataset, val, how, max_drop, strict)
+        for scheme in (name for name in MAKERS if name in schemes):
+            refused += _export_smaller(scheme, folder, card, dataset, val, how, max_drop, strict)
         if "fp32" not in schemes:
             fp32.unlink()
             del card["schemes"]["fp32"]
@@ -111,37 +111,58 @@ def _answers(folder: Path, card: dict, scheme: str, images: np.ndarray) -> np.nd
     return np.concatenate([predictor.predict(images[k : k + 16]) for k in range(0, len(images), 16)])
 
 
-def _export_int8(folder: Path, card: dict, dataset: Dataset, val: Rows, how: Preprocessing, max_drop: float, strict: bool) -> list[str]:
+def _export_smaller(
+    scheme: str, folder: Path, card: dict, dataset: Dataset, val: Rows, how: Preprocessing, max_drop: float, strict: bool
+) -> list[str]:
+    """Make a scheme's file, judge it and note it in the card; return why it was refused, or nothing."""
+    path = folder / f"model.{scheme}.onnx"
+    made, proof, why = MAKERS[scheme](folder / "model.fp32.onnx", path, dataset, card, how)
+    if why:
+        return _refuse(path, scheme, card, {"proof": proof, "made": made}, f"since it is none: {why}")
+    pixels = _decode_all(val, how)
+    listings = np.unique(val.listing_ids.astype(str), return_inverse=True)[1]
+    verdict = gate(
+        _answers(folder, card, "fp32", pixels), _answers(folder, card, scheme, pixels), val.labels, max_drop, level_maps(val.ontology), listings
+    )  # fmt: skip
+    print(f"{scheme}: {verdict['drop_points']:+.2f} points lost on {verdict['n']} validation images (95 % interval "
+          f"{verdict['interval'][0]:+.2f} to {verdict['interval'][1]:+.2f}), agreement {verdict['agreement']:.1%}: {tell_verdict(verdict)}")  # fmt: skip
+    if is_refused(verdict, strict):
+        return _refuse(path, scheme, card, verdict, f"{tell_verdict(verdict)} (allowed {max_drop} points at any level)")
+    speed = compare_speed(*(Predictor(open_bundle(folder), Settings(name, "cpu", 1)).predict for name in ("fp32", scheme)), pixels[:32])
+    print(f"{scheme}: {tell_speed(speed)}")
+    card["schemes"][scheme] |= {
+        "made": made, "proof": proof, "gate": {**verdict, "max_drop_points": max_drop}, "speed": {**speed, "cpu": cpu_model()},
+        "operators": count_operators(path),
+    }  # fmt: skip
+    return []
+
+
+def _refuse(path: Path, scheme: str, card: dict, found: dict, why: str) -> list[str]:
+    path.unlink()
+    card["schemes"].pop(scheme, None)
+    card.setdefault("refused", {})[scheme] = found
+    return [f"{scheme} is refused: {why}; the other schemes were written"]
+
+
+def _make_int8(fp32: Path, int8: Path, dataset: Dataset, card: dict, how: Preprocessing) -> tuple[dict, dict, str]:
+    """Write int8, calibrated and ranked on training rows; return how it was made, the proof, and why it is none, or ""."""
     train = dataset.rows("train", dataset.scope_of(card))
     chosen = choose_balanced(train.labels, N_CALIBRATION + N_RANKED_ON)
     ranked_on = np.zeros(len(chosen), bool)
     ranked_on[np.random.default_rng(0).permutation(len(chosen))[: len(chosen) * N_RANKED_ON // (N_CALIBRATION + N_RANKED_ON)]] = True
-    int8 = folder / "model.int8.onnx"
-    made = quantize(
-        folder / "model.fp32.onnx", int8, _decode_all(train.take(chosen[~ranked_on]), how), _decode_all(train.take(chosen[ranked_on]), how)
-    )
+    made = quantize(fp32, int8, _decode_all(train.take(chosen[~ranked_on]), how), _decode_all(train.take(chosen[ranked_on]), how))
     proof = prove(int8)
-    if why := why_not_int8(proof, made["convolutions_in_float"]):
-        int8.unlink()
-        card["refused"] = {"int8": {"proof": proof, "made": made}}
-        return [f"int8 is refused, since it is none: {why}; the other schemes were written"]
-    pixels = _decode_all(val, how)
-    listings = np.unique(val.listing_ids.astype(str), return_inverse=True)[1]
-    verdict = gate(
-        _answers(folder, card, "fp32", pixels), _answers(folder, card, "int8", pixels), val.labels, max_drop, level_maps(val.ontology), listings
-    )
-    print(f"int8: {verdict['drop_points']:+.2f} points lost on {verdict['n']} validation images (95 % interval "
-          f"{verdict['interval'][0]:+.2f} to {verdict['interval'][1]:+.2f}), agreement {verdict['agreement']:.1%}: {tell_verdict(verdict)}")  # fmt: skip
-    if is_refused(verdict, strict):
-        int8.unlink()
-        del card["schemes"]["int8"]
-        card["refused"] = {"int8": verdict}
-        return [f"int8 is refused: {tell_verdict(verdict)} (allowed {max_drop} points at any level); the other schemes were written"]
-    speed = compare_speed(*(Predictor(open_bundle(folder), Settings(name, "cpu", 1)).predict for name in ("fp32", "int8")), pixels[:32])
-    print(f"int8: {tell_speed(speed)}")
-    card["schemes"]["int8"] |= {"speed": {**speed, "cpu": cpu_model()}}
-    card["schemes"]["int8"] |= {"made": made, "proof": proof, "gate": {**verdict, "max_drop_points": max_drop}, "operators": count_operators(int8)}
-    return []
+    return made, proof, why_not_int8(proof, made["convolutions_in_float"])
+
+
+def _make_fp16(fp32: Path, fp16: Path, dataset: Dataset, card: dict, how: Preprocessing) -> tuple[dict, dict, str]:
+    """Write fp16; return how it was made, the proof, and why it is none, or ""."""
+    made = halve(fp32, fp16)
+    share = fp16.stat().st_size / fp32.stat().st_size
+    return made, {"size_of_fp32": round(share, 3)}, "" if share < 0.6 else f"it has {share:.0%} of the bytes of fp32"
+
+
+MAKERS = {"fp16": _make_fp16, "int8": _make_int8}  # of the schemes that are judged against fp32, in the order in which they are made
 
 
 def _decode_all(rows: Rows, how: Preprocessing) -> np.ndarray:

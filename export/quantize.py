@@ -1,4 +1,4 @@
-"""Static int8: QDQ, activations U8, weights S8 per channel, percentile ranges from training images. No TensorFlow."""
+"""Smaller files: static int8 (QDQ, activations U8, weights S8 per channel, percentile ranges from training images), and fp16. No TensorFlow."""
 
 import contextlib
 import copy
@@ -14,12 +14,14 @@ import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import load_model_with_shape_infer, save_and_reload_model_with_shape_infer
+from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from family.progress import progress
 
 # Swish is Sigmoid and Mul: left in float they split the graph into islands. Softmax stays float.
 OPERATORS = ("Conv", "Gemm", "MatMul", "Mul", "Sigmoid", "Add", "GlobalAveragePool", "Transpose", "Squeeze", "Clip", "Relu")
 PERCENTILES = (99.999, 99.99)
+KEPT_IN_FP32 = ("Softmax",)  # of fp16
 N_BINS = 2048
 _CHUNK = 8  # images whose activations are in memory at once
 
@@ -66,6 +68,19 @@ def quantize(fp32: Path, int8: Path, images: np.ndarray, held_back: np.ndarray) 
     return {"format": "QDQ", "activations": "uint8", "weights": "int8 per channel", "n_images": len(images), "n_ranked_on": len(held_back),
             "percentile": best["percentile"], "first_block_in_float": best["first_block_in_float"],
             "convolutions_in_float": best["convolutions_in_float"], "candidates": tried}  # fmt: skip
+
+
+def halve(fp32: Path, fp16: Path) -> dict:
+    """Write the fp16 file of an fp32 file; pixels come in as uint8 and the answers go out as float32, as of every file.
+
+    Softmax stays in fp32: in 16 bits the probabilities of thousands of categories are coarse.
+
+    Returns:
+        How it was made, for the card.
+    """
+    model = onnx.load(fp32)
+    onnx.save(convert_float_to_float16(model, keep_io_types=True, op_block_list=list(KEPT_IN_FP32)), fp16)
+    return {"kept_in_fp32": list(KEPT_IN_FP32)}
 
 
 def _write_int8(model: onnx.ModelProto, ranges, kept_in_float: list[str], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whether int8 is worth it on this machine: both files of a bundle in turns. No TensorFlow."""
+"""Whether a smaller file is worth it on this machine: it and fp32 in turns. No TensorFlow."""
 
 import time
 from collections.abc import Callable
@@ -11,15 +11,15 @@ _TURN_S = 0.1
 _MOST_AT_ONCE = 8
 
 
-def compare_speed(fp32: Callable, int8: Callable, images: np.ndarray, clock: Callable = time.perf_counter) -> dict:
+def compare_speed(fp32: Callable, other: Callable, images: np.ndarray, clock: Callable = time.perf_counter) -> dict:
     """Time two models on single images, in turns whose order changes from round to round, so that a busy machine slows both.
 
     Args:
-        fp32, int8: uint8 [1, px, px, 3] -> anything.
+        fp32, other: uint8 [1, px, px, 3] -> anything.
         images: uint8 [n, px, px, 3].
 
     Returns:
-        {"ratio": the median of fp32's time over int8's, "interval": its 95 % interval by order statistics, "rounds", "images_a_round"}.
+        {"ratio": the median of fp32's time over the other's, "interval": its 95 % interval by order statistics, "rounds", "images_a_round"}.
     """
 
     def spend(predict: Callable, first: int, n: int) -> float:
@@ -28,20 +28,20 @@ def compare_speed(fp32: Callable, int8: Callable, images: np.ndarray, clock: Cal
             predict(images[k % len(images)][None])
         return clock() - began
 
-    spend(int8, 0, 2)
+    spend(other, 0, 2)
     n = int(np.clip(_TURN_S / max(spend(fp32, 0, 2) / 2, 1e-9), 1, _MOST_AT_ONCE))
     ratios = []
     for turn in range(N_ROUNDS):
-        sides = {"fp32": fp32, "int8": int8}
+        sides = {"fp32": fp32, "other": other}
         order = list(sides) if turn % 2 == 0 else list(sides)[::-1]
         spent = {name: spend(sides[name], turn * n, n) for name in order}
-        ratios.append(spent["fp32"] / spent["int8"])
+        ratios.append(spent["fp32"] / spent["other"])
     ratios.sort()
     return {"ratio": float(np.median(ratios)), "interval": [ratios[_LOW], ratios[_HIGH]], "rounds": N_ROUNDS, "images_a_round": n}
 
 
 def tell_speed(found: dict) -> str:
-    """Say how much faster int8 is, or that it is not shown to be."""
+    """Say how much faster it is than fp32, or that it is not shown to be."""
     low, high = found["interval"]
     told = f"{found['ratio']:.2f} times the speed of fp32 here ({low:.2f} to {high:.2f}, one thread, in turns)"
     return told if low > 1 else f"{told}: " + ("slower than fp32" if high < 1 else "that it is faster is not shown")

@@ -9,6 +9,7 @@ SCHEMA = 1
 FILE = "card.json"
 SCHEMES = {
     "fp32": "as trained, checked against the run to 1e-5",
+    "fp16": "half the bytes, for GPUs (a CPU computes it in fp32); gated on accuracy",
     "int8": "static, U8 activations, S8 weights per channel, ranges searched, gated on accuracy",
 }
 _WANTED = {

@@ -29,7 +29,7 @@ def place(tmp_path_factory) -> Path:
     family("train", place / "dataset", "--out", place / "run", "--variant", "lite0", "--weights", "none", "--recipe", "scratch",
            "--set", "resolution_px=48", "--set", "finetune_epochs=6", "--set", "batch_size=16")  # fmt: skip
     exported = subprocess.run(
-        [sys.executable, "-m", "family.cli", "export", place / "run", "--out", place / "bundle", "--max-drop", "30"],
+        [sys.executable, "-m", "family.cli", "export", place / "run", "--out", place / "bundle", "--max-drop", "30", "--schemes", "fp32,fp16,int8"],
         capture_output=True,
         text=True,
     )
@@ -51,7 +51,7 @@ def test_the_graph_is_what_the_contract_says(place):
     import onnx
     import onnxruntime as ort
 
-    for scheme in ("fp32", "int8"):
+    for scheme in ("fp32", "fp16", "int8"):
         session = ort.InferenceSession(place / "bundle" / f"model.{scheme}.onnx", providers=["CPUExecutionProvider"])
         (image,) = session.get_inputs()
         assert (image.name, image.type, image.shape) == ("image", "tensor(uint8)", ["N", 48, 48, 3])
@@ -67,6 +67,18 @@ def test_the_card_tells_how_the_export_was_checked(place):
     made = card["schemes"]["int8"]["made"]
     assert min(made["candidates"], key=lambda c: c["divergence"])["percentile"] == made["percentile"]
     assert card["schemes"]["int8"]["size_mb"] < 0.4 * card["schemes"]["fp32"]["size_mb"]
+    assert 0.4 < card["schemes"]["fp16"]["size_mb"] / card["schemes"]["fp32"]["size_mb"] < 0.6
+    for scheme in ("fp16", "int8"):
+        entry = card["schemes"][scheme]
+        assert entry["gate"]["verdict"] in ("pass", "undecided") and {"1", "2"} <= set(entry["gate"]["levels"])
+        assert entry["speed"]["interval"][0] <= entry["speed"]["ratio"] <= entry["speed"]["interval"][1]
+    proof = card["schemes"]["int8"]["proof"]
+    assert proof["float_convolutions"] == made["convolutions_in_float"] and proof["int8_convolutions"] > 40 and proof["batchnorms"] == 0
+
+
+def test_what_was_exported_is_verified(place):
+    said = family("verify", place / "bundle").stdout
+    assert "WRONG" not in said and said.count("stored inputs have the stored best category") == 3 and "int8 proof" in said
 
 
 def test_a_scheme_that_loses_too_much_is_refused_and_the_others_are_written(place):
@@ -81,14 +93,17 @@ def test_results_are_reported_and_picked_from(place):
     results = place / "results.jsonl"
     family("bench", place / "bundle", "--out", results, "--data", place / "dataset", "--samples", 300)
     rows = [json.loads(line) for line in results.read_text().splitlines()]
-    assert sorted(row["kind"] for row in rows) == ["accuracy", "accuracy", "latency", "latency"]
+    assert sorted(row["kind"] for row in rows) == ["accuracy"] * 3 + ["latency"] * 3
     assert all(row["provider"] == "cpu" and row["machine"]["cores"] >= 1 for row in rows if row["kind"] == "latency")
     family("bench", place / "bundle", "--out", results, "--data", place / "dataset", "--samples", 300)
-    assert len(results.read_text().splitlines()) == 4, "a repeated measurement replaces the old one"
+    rows = [json.loads(line) for line in results.read_text().splitlines()]
+    assert len(rows) == 6, "a repeated measurement replaces the old one"
     report = Path(family("report", results, "--out", place / "report").stdout.splitlines()[-1])
     assert report.name == "report.html" and report.is_file()
     picked = json.loads(family("pick", results, "--budget-ms", 10000, "--copy-to", place / "best", "--json").stdout)
-    assert picked["accuracy"] == max(row["metrics"]["top1"]["micro"] for row in rows if row["kind"] == "accuracy")
+    p50 = {row["scheme"]: row["latency_ms"]["p50"] for row in rows if row["kind"] == "latency"}
+    worth_it = [scheme for scheme in p50 if scheme == "fp32" or p50[scheme] < p50["fp32"]]
+    assert picked["accuracy"] == max(row["metrics"]["top1"]["micro"] for row in rows if row["kind"] == "accuracy" and row["scheme"] in worth_it)
     assert "nothing fits" in family("pick", results, "--budget-ms", 0.001, code=3).stderr
     assert json.loads((place / "best" / "card.json").read_text())["serve"]["scheme"] == picked["scheme"]
 

@@ -6,7 +6,7 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 from export.proof import prove, why_not_int8  # noqa: E402
-from export.quantize import quantize  # noqa: E402
+from export.quantize import halve, quantize  # noqa: E402
 
 PX, N_CLASSES = 32, 5
 rng = np.random.default_rng(0)
@@ -75,3 +75,19 @@ def test_a_convolution_between_whose_marks_something_stands_is_told(files, tmp_p
 
 def test_batchnorms_that_are_left_are_told():
     assert "2 BatchNormalizations" in why_not_int8({"int8_convolutions": 3, "float_convolutions": 0, "batchnorms": 2}, 0)
+
+
+def test_half_the_bytes_give_nearly_the_same_answers_under_the_same_names(files, tmp_path):
+    import onnxruntime
+
+    halve(files[0] / "fp32.onnx", tmp_path / "fp16.onnx")
+    assert (tmp_path / "fp16.onnx").stat().st_size < 0.6 * (files[0] / "fp32.onnx").stat().st_size
+    images = np.random.default_rng(2).integers(0, 256, (6, PX, PX, 3), np.uint8)
+    answers = []
+    for path in (files[0] / "fp32.onnx", tmp_path / "fp16.onnx"):
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        answers.append(session.run(["probabilities", "embedding"], {"image": images}))
+    for wanted, found in zip(*answers, strict=True):
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, wanted, rtol=0.02, atol=0.02)
+    assert (answers[0][0].argmax(1) == answers[1][0].argmax(1)).all()
