@@ -26,6 +26,7 @@ from family.models.variants import expected_step_ms, resolution_of, variant
 from family.outputs import MADE_OF, is_done, locked, read_json, whole_file, write_json
 from family.progress import next_command
 from family.recipe import Recipe, check_taught, read_recipe, to_toml
+from family.training.seen import warn_of_seen
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -305,6 +306,9 @@ def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: Wo
     if world.is_first:
         _say_beginning(args, recipe, world, train, loaded)
         _warn_of_precision(recipe, devices["gpu"])
+        for run in dict.fromkeys([Path(args.weights), *args.teacher]):
+            if warning := warn_of_seen(run, dataset):
+                print(warning, file=sys.stderr, flush=True)
     how = Preprocessing(recipe.resolution_px, recipe.aspect)
     teachers = [read_card(teacher)["name"] for teacher in args.teacher]
     teacher = make_teacher(args.teacher, train.ontology, recipe.distill_temperature) if args.teacher else None
