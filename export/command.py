@@ -15,6 +15,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calibrate", type=Path, metavar="DATASET", help="training rows for ranges (default: the run's dataset)")
     parser.add_argument("--max-drop", type=float, default=0.5, metavar="POINTS", help="points of accuracy that int8 may lose, micro "
                         "and macro, at every level of the tree (default 0.5)")  # fmt: skip
+    parser.add_argument("--saved-model", action="store_true", help="write saved_model/1 too, for TensorFlow Serving")
     parser.add_argument("--strict", action="store_true", help="refuse int8 too where the validation rows are too few to decide")
     parser.add_argument("--fresh", action="store_true", help="move a BUNDLE that is there aside")
 
@@ -27,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     if _is_done(args, made_of):
         print(f"{args.out}: already done")
         return 0
-    refused = export_run(args.run_folder, args.out, made_of["schemes"], dataset, args.max_drop, made_of, args.strict)
+    refused = export_run(args.run_folder, args.out, made_of["schemes"], dataset, args.max_drop, made_of, args.strict, args.saved_model)
     print(next_command("bench", args.out, "--out", "results.jsonl", "--data", dataset.folder))
     if refused:
         raise Failure("; ".join(refused))
@@ -65,7 +66,7 @@ def _made_of(args: argparse.Namespace):
     dataset = find_dataset(args.calibrate, read_card(args.run_folder))
     weights = sha256_of(args.run_folder / "weights.h5")
     made_of = {"command": "export", "weights": weights, "schemes": schemes, "max_drop": args.max_drop, "dataset": dataset.digest}
-    made_of |= {"strict": True} if args.strict else {}  # older bundles don't tell it
+    made_of |= {name: True for name in ("strict", "saved_model") if getattr(args, name)}  # older bundles don't tell them
     return made_of, dataset
 
 

@@ -1,6 +1,7 @@
 """Make a bundle of a run: convert, compare with the run, quantize, gate, store inputs with their answers."""
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +25,18 @@ from family.outputs import whole_folder, write_json
 N_SAMPLES = 256
 N_CALIBRATION = 128
 N_RANKED_ON = 64
+SAVED_MODEL_AGREEMENT = 0.98  # of encoded images: TensorFlow resizes to other pixels by up to 1/255
 MAX_GATE_ROWS = 5000  # pixels of these are in memory at once
 
 
-def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, max_drop: float, made_of: dict, strict: bool = False) -> list[str]:
+def export_run(
+    run: Path, out: Path, schemes: list[str], dataset: Dataset, max_drop: float, made_of: dict, strict: bool = False, saved_model: bool = False
+) -> list[str]:  # fmt: skip
     """Write the bundle and return why schemes were refused, one line each.
 
     Args:
         strict: a scheme of which the validation rows don't decide is refused too.
+        saved_model: write `saved_model/1` too, for TensorFlow Serving.
 
     Raises:
         Failure: fp32 does not give the run's answers, so there is nothing to export.
@@ -52,7 +57,7 @@ def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, max_d
         found = _check_parity(
             model.predict(checked.astype(np.float32), verbose=0, batch_size=16), fp32, _answers(folder, card, "fp32", checked), checked
         )
-        refused = []
+        refused = _write_saved_model(model, how, folder, card, samples, pixels) if saved_model else []
         for scheme in (name for name in MAKERS if name in schemes):
             refused += _export_smaller(scheme, folder, card, dataset, val, how, max_drop, strict)
         if "fp32" not in schemes:
@@ -65,9 +70,27 @@ def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, max_d
         write_samples(folder, samples, {scheme: _answers(folder, card, scheme, pixels) for scheme in card["schemes"]})
         labels = [{"class": k, "category_id": i, "path": p} for k, (i, p) in enumerate(zip(card["classes"], card["paths"], strict=True))]
         write_json(folder / "labels.json", labels)
-        card["files"] = {name: sha256_of(folder / name) for name in ("labels.json", SAMPLES)}
+        own = ["labels.json", SAMPLES, *(path.relative_to(folder).as_posix() for path in sorted((folder / "saved_model").rglob("*")) if path.is_file())]
+        card["files"] = {name: sha256_of(folder / name) for name in own}
         write_card(folder, card)
     return refused
+
+
+def _write_saved_model(model, how: Preprocessing, folder: Path, card: dict, samples: list[bytes], pixels: np.ndarray) -> list[str]:
+    """Write a SavedModel and compare it with fp32; return why it was refused, or nothing."""
+    from export.savedmodel import UNLIKE, VERSION, compare, write_saved_model
+
+    place = folder / "saved_model" / VERSION
+    write_saved_model(model, how, place)
+    found = compare(place, samples, pixels, _answers(folder, card, "fp32", pixels))
+    print(f"saved_model: max |dp| {found['max_dp']:.1e} from pixels, {found['encoded_agreement']:.1%} of encoded images have the same best category, "
+          f"on {found['n']} images")  # fmt: skip
+    if not found["max_dp"] <= MAX_DP_FUSED or found["encoded_agreement"] < SAVED_MODEL_AGREEMENT or not found["examples_max_dp"] <= MAX_DP:
+        shutil.rmtree(folder / "saved_model")
+        card.setdefault("refused", {})["saved_model"] = found
+        return [f"the SavedModel is refused: it does not give fp32's answers: {found}; the other files were written"]
+    card["saved_model"] = {"folder": place.relative_to(folder).as_posix(), "parity": found, "unlike_the_bundle": UNLIKE}
+    return []
 
 
 def _check_parity(source: np.ndarray, fp32: Path, served: np.ndarray, images: np.ndarray) -> dict:

@@ -71,9 +71,10 @@ def _files(folder: Path, card: dict) -> Iterator[dict]:
     from export.bundle import sha256_of
 
     for name, sha256 in card.get("files", {}).items():
-        path = folder / Path(name).name
-        found = sha256_of(path) if path.is_file() else None
-        told = "is missing" if found is None else "sha256 as the card says" if found == sha256 else f"sha256 {found[:12]}, the card says {sha256[:12]}"
+        path = folder / name
+        found = sha256_of(path) if path.is_file() and path.resolve().is_relative_to(folder.resolve()) else None
+        wrong = "is missing, or no file of the bundle" if found is None else f"sha256 {found[:12]}, the card says {sha256[:12]}"
+        told = "sha256 as the card says" if found == sha256 else wrong
         yield _check(name, found == sha256, told)
     try:
         labels = json.loads((folder / "labels.json").read_text(encoding="utf-8"))

@@ -54,6 +54,15 @@ def test_a_whole_bundle_holds(whole, capsys):
     assert "WRONG" not in said and "100.0% of 4 stored inputs" in said and "image uint8 [N, 32, 32, 3]" in said
 
 
+def test_a_file_outside_of_the_bundle_is_none_of_it(bundle, capsys):
+    (bundle.parent / "secret").write_text("x")
+    card = read_json(bundle / "card.json")
+    card["files"]["../secret"] = sha256_of(bundle.parent / "secret")
+    write_json(bundle / "card.json", card)
+    code, found, said = verified(bundle, capsys)
+    assert (code, found) == (1, ["../secret"]) and "no file of the bundle" in said
+
+
 def rewrite(folder, change):
     path = folder / "model.int8.onnx"
     model = onnx.load(path)

@@ -1,0 +1,112 @@
+"""Keras to a SavedModel as TensorFlow Serving wants it: pixels, encoded images or tf.Examples in, probabilities and embedding out. Loads TensorFlow."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from family.data.images import Preprocessing
+
+VERSION = "1"  # Serving loads the highest number below `saved_model`
+FEATURE = "image/encoded"  # of a tf.Example
+PIXELS, ENCODED, EXAMPLES = "serving_default", "encoded", "examples"
+# What TensorFlow's own decoder leaves undone, and the bundle's does.
+UNLIKE = "encoded images are not turned by their EXIF orientation, and transparency is dropped, not laid over white"
+
+
+def write_saved_model(model: tf_keras.Model, how: Preprocessing, folder: Path) -> None:
+    """Write a model of `build_variant`.
+
+    Signatures: `serving_default`, `image` uint8 [N, px, px, 3] RGB; `encoded`, `encoded` string [N], JPEG, PNG, GIF or BMP files; `examples`,
+    `examples` string [N], serialized tf.Examples with the feature `image/encoded`. Each gives `probabilities` float32 [N, n_classes] and
+    `embedding` float32 [N, d].
+    """
+    both = tf_keras.Model(model.input, [model.get_layer("probabilities").output, model.get_layer("embedding").output])
+    module = tf.Module()
+    module.kept = both.variables  # and not the model: Keras would trace its training passes too
+    px = how.resolution_px
+
+    @tf.function(input_signature=[tf.TensorSpec([None, px, px, 3], tf.uint8, name="image")])
+    def of_pixels(image):
+        probabilities, embedding = both(tf.cast(image, tf.float32), training=False)
+        return {"probabilities": probabilities, "embedding": embedding}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="encoded")])
+    def of_encoded(encoded):
+        return of_pixels(tf.map_fn(lambda data: decode(data, how), encoded, fn_output_signature=tf.TensorSpec([px, px, 3], tf.uint8)))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+    def of_examples(examples):
+        return of_encoded(tf.io.parse_example(examples, {FEATURE: tf.io.FixedLenFeature([], tf.string)})[FEATURE])
+
+    tf.saved_model.save(module, str(folder), {PIXELS: of_pixels, ENCODED: of_encoded, EXAMPLES: of_examples})
+
+
+def decode(data: tf.Tensor, how: Preprocessing) -> tf.Tensor:
+    """Return uint8 [px, px, 3] of encoded bytes: `family.data.images.decode_image` in TensorFlow's operators, see UNLIKE."""
+    # The default way to decode a JPEG is a fast one that is off by one level on average.
+    image = tf.cond(
+        tf.io.is_jpeg(data),
+        lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
+    )
+    image = tf.cast(tf.ensure_shape(image, [None, None, 3]), tf.float32)
+    px = how.resolution_px
+    if how.aspect == "crop":
+        side = tf.minimum(tf.shape(image)[0], tf.shape(image)[1])
+        top, left = (tf.shape(image)[0] - side) // 2, (tf.shape(image)[1] - side) // 2
+        image = image[top : top + side, left : left + side]
+    if how.aspect == "pad":
+        # As `ImageOps.pad`: the longer side becomes px, the rest is grey.
+        size = tf.cast(tf.shape(image)[:2], tf.float32)
+        inner = tf.maximum(1, tf.cast(tf.round(size * px / tf.reduce_max(size)), tf.int32))
+        image = tf.image.resize(image, inner, how.filter, antialias=True) - 128.0
+        top, left = (px - inner[0]) // 2, (px - inner[1]) // 2
+        image = tf.pad(image, [[top, px - inner[0] - top], [left, px - inner[1] - left], [0, 0]]) + 128.0
+    else:
+        image = tf.image.resize(image, [px, px], how.filter, antialias=True)
+    return tf.ensure_shape(tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8), [px, px, 3])
+
+
+def read_saved_model(folder: Path) -> dict[str, Callable]:
+    """Return the signatures: each takes one array, and returns {"probabilities", "embedding"} as arrays."""
+    loaded = tf.saved_model.load(str(folder))
+
+    def ask(name: str, argument: str) -> Callable:
+        return lambda values: {key: value.numpy() for key, value in loaded.signatures[name](**{argument: tf.constant(values)}).items()}
+
+    answers = {PIXELS: ask(PIXELS, "image"), ENCODED: ask(ENCODED, "encoded"), EXAMPLES: ask(EXAMPLES, "examples")}
+    answers[PIXELS].keep = loaded  # its variables live as long as it does
+    return answers
+
+
+def make_example(data: bytes) -> bytes:
+    """Return a serialized tf.Example of one encoded image."""
+    return tf.train.Example(features=tf.train.Features(feature={FEATURE: tf.train.Feature(bytes_list=tf.train.BytesList(value=[data]))})).SerializeToString()
+
+
+def compare(folder: Path, images: list[bytes], pixels: np.ndarray, answers: np.ndarray, batch: int = 16) -> dict:
+    """Compare a SavedModel with the bundle's answers.
+
+    Args:
+        images, pixels: encoded images, and uint8 [n, px, px, 3] of them as the bundle decodes them.
+        answers: float32 [n, n_classes] of the bundle.
+
+    Returns:
+        {"n", "max_dp" of the pixels' signature, "encoded_agreement", "encoded_max_dp", "examples_max_dp" against the encoded ones}
+    """
+    signatures = read_saved_model(folder)
+
+    def answer(name: str, values) -> np.ndarray:
+        return np.concatenate([signatures[name](values[k : k + batch])["probabilities"] for k in range(0, len(values), batch)])
+
+    encoded = answer(ENCODED, images)
+    return {
+        "n": len(images),
+        "max_dp": float(np.abs(answer(PIXELS, pixels) - answers).max()),
+        "encoded_agreement": float((encoded.argmax(1) == answers.argmax(1)).mean()),
+        "encoded_max_dp": float(np.abs(encoded - answers).max()),
+        "examples_max_dp": float(np.abs(answer(EXAMPLES, [make_example(data) for data in images]) - encoded).max()),
+    }
