@@ -1,7 +1,6 @@
 """`family train`: one run, by one process or by the ranks of a world."""
 
 import argparse
-import hashlib
 import importlib.metadata
 import os
 import sys
@@ -19,14 +18,13 @@ from family.data.images import Preprocessing
 from family.data.order import n_updates
 from family.data.scopes import GENERAL, scope_name, scope_subtrees
 from family.errors import ComeBack, Ended, Failure, UserError
-from family.machine import cpu_flags
-from family.models.carrying import HeadPlan, plan_from_run
-from family.models.sources import NONE, check_source, check_teacher, weights_path
+from family.models.sources import NONE, check_source, check_teacher
 from family.models.variants import expected_step_ms, resolution_of, variant
 from family.outputs import MADE_OF, is_done, locked, read_json, whole_file, write_json
 from family.progress import next_command
 from family.recipe import Recipe, check_taught, read_recipe, to_toml
-from family.training.seen import warn_of_seen
+from family.training.before import warn_of_precision, warn_of_seen
+from family.training.inputs import DEFAULTS, inputs_of, plan_head
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +66,7 @@ def _mapping(text: str) -> str:
 def run(args: argparse.Namespace) -> int:
     dataset, recipe = _open_inputs(args)
     _refuse(args, dataset, recipe)
-    made_of = _made_of(args, dataset, recipe)
+    made_of = inputs_of(args, dataset, recipe)
     if started_by_launcher():  # which prepared the folder and holds it
         with listening() as wishes:
             return _train_as_rank(args, dataset, recipe, join(step_ms=_step_ms(args, recipe)), wishes)
@@ -89,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 def done(args: argparse.Namespace) -> bool:
     """Say whether the run is finished, and of the same inputs."""
     dataset, recipe = _open_inputs(args)
-    return is_done(args.out, _made_of(args, dataset, recipe), defaults=_defaults()) and (args.out / "card.json").is_file()
+    return is_done(args.out, inputs_of(args, dataset, recipe), defaults=DEFAULTS) and (args.out / "card.json").is_file()
 
 
 def _open_inputs(args: argparse.Namespace) -> tuple[Dataset, Recipe]:
@@ -205,46 +203,9 @@ def _refuse(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> None:
         raise UserError(f"--ranks {args.ranks}: wanted 1 to {recipe.batch_size} (batch_size rows are shared by the ranks)")
 
 
-def _made_of(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> dict:
-    # Not the ranks and not how often it saves: they don't change what comes out.
-    fields = _fields(recipe)
-    return {"command": "train", "dataset": dataset.digest, "ontology": dataset.ontology.digest, "variant": args.variant,
-            "scope": scope_name(args.scope), "subtrees": scope_subtrees(args.scope), "weights": _digest_weights(args.weights),
-            "teachers": [_digest_weights(str(teacher)) for teacher in args.teacher],
-            "head": plan.digest if (plan := _plan_head(args, dataset)) else None, **fields}  # fmt: skip
-
-
-def _fields(recipe: Recipe) -> dict[str, str]:
-    fields = {line.split(" = ")[0]: line.split(" = ", 1)[1] for line in to_toml(recipe).splitlines()}
-    del fields["checkpoint_interval_s"], fields["checkpoints_kept"]
-    return fields
-
-
-def _defaults() -> dict:
-    """Return what a run stands for that an earlier version made, which knew fewer fields: new ones change nothing by default."""
-    return {**_fields(Recipe()), "teachers": [], "head": None}
-
-
-def _plan_head(args: argparse.Namespace, dataset: Dataset) -> HeadPlan | None:
-    """Return where the head's rows come from; None where they are initialised."""
-    if args.carry_head is None:
-        return None
-    mapping = Path(args.carry_head) if args.carry_head else None
-    return plan_from_run(args.weights, args.variant, dataset.ontology, dataset.scope(args.scope).leaves, mapping)
-
-
-def _digest_weights(source: str) -> str:
-    """Return the name of a download, or the sha256 of a file or of a run's weights: the same path may hold others tomorrow."""
-    path = weights_path(source)
-    if not path.is_file():
-        return source
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _is_finished(out: Path, made_of: dict, args: argparse.Namespace) -> bool:
     """Say whether the run is finished; refuse one that is neither new, nor finished, nor to be resumed."""
-    if not is_done(out, made_of, defaults=_defaults()):
+    if not is_done(out, made_of, defaults=DEFAULTS):
         return False
     if (out / "card.json").is_file():
         return True
@@ -300,15 +261,13 @@ def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: Wo
     loaded = load_trunk(model, args.weights) if args.weights != NONE else None
     if loaded and (recipe.head_epochs or recipe.batchnorm != "train"):
         refuse_parts(loaded, args.variant)
-    if plan := _plan_head(args, dataset):
+    if plan := plan_head(args, dataset):
         load_head(model, args.weights, plan)
         loaded["head"] = plan.counts
     if world.is_first:
         _say_beginning(args, recipe, world, train, loaded)
-        _warn_of_precision(recipe, devices["gpu"])
-        for run in dict.fromkeys([Path(args.weights), *args.teacher]):
-            if warning := warn_of_seen(run, dataset):
-                print(warning, file=sys.stderr, flush=True)
+        warnings = [warn_of_precision(recipe, devices["gpu"]), *(warn_of_seen(run, dataset) for run in dict.fromkeys([Path(args.weights), *args.teacher]))]
+        print("".join(f"{warning}\n" for warning in warnings if warning), end="", file=sys.stderr, flush=True)
     how = Preprocessing(recipe.resolution_px, recipe.aspect)
     teachers = [read_card(teacher)["name"] for teacher in args.teacher]
     teacher = make_teacher(args.teacher, train.ontology, recipe.distill_temperature) if args.teacher else None
@@ -341,13 +300,6 @@ def _say_beginning(args, recipe: Recipe, world: World, train, loaded: dict | Non
     if loaded and "head" in loaded:
         *there, dropped = (f"{n} {kind}" for kind, n in loaded["head"].items())
         print(f"head: of {len(train.ontology.leaves)} categories {', '.join(there)}; of the run's {dropped}", flush=True)
-
-
-def _warn_of_precision(recipe: Recipe, gpu: str | None) -> None:
-    """Say that 16-bit arithmetic, which this processor has no instructions for, takes longer than float32."""
-    if recipe.precision != "float32" and gpu is None and not cpu_flags() & {"avx512_bf16", "amx_bf16", "amx_fp16"}:
-        print(f"warning: precision = {recipe.precision} and this processor has no instructions for it: it will be slow. --set precision=float32",
-              file=sys.stderr, flush=True)  # fmt: skip
 
 
 def _card(args, dataset, recipe, world, devices, train, how, loaded, phases, model, teachers, temperature) -> dict:

@@ -8,7 +8,9 @@ from family.cli import main
 from family.data.dataset import open_dataset
 from family.data.importing import import_dataset
 from family.outputs import write_json
-from family.training.seen import warn_of_seen
+from family.recipe import make_recipe
+from family.training import before
+from family.training.before import warn_of_precision, warn_of_seen
 
 
 @pytest.fixture
@@ -50,3 +52,18 @@ def test_nothing_is_said_where_nothing_was_seen(versions):
 def test_data_that_is_gone_is_told(versions):
     shutil.rmtree(versions / "first")
     assert "can't be told" in warn_of_seen(versions / "run", open_dataset(versions / "anew"))
+
+
+@pytest.mark.parametrize(
+    ("precision", "gpu", "flags", "warned"),
+    [
+        ("float32", None, set(), False),
+        ("mixed_bfloat16", None, {"avx2"}, True),
+        ("mixed_bfloat16", None, {"avx512_bf16"}, False),
+        ("mixed_bfloat16", None, {"amx_bf16"}, False),
+        ("mixed_bfloat16", "a GPU", set(), False),
+    ],
+)
+def test_precision_that_the_processor_lacks_is_told(precision, gpu, flags, warned, monkeypatch):
+    monkeypatch.setattr(before, "cpu_flags", lambda: flags)
+    assert bool(warn_of_precision(make_recipe({"precision": precision}), gpu)) == warned

@@ -1,4 +1,4 @@
-"""Whether a run that another one starts from, or learns from, has seen what that one will be tested on."""
+"""What is said before a training begins: that it will be slow, or that what it starts from has seen what it will be tested on."""
 
 from pathlib import Path
 
@@ -8,8 +8,18 @@ from family.card import FILE as CARD
 from family.card import read_card
 from family.data.dataset import Dataset, open_dataset
 from family.errors import UserError
+from family.machine import cpu_flags
+from family.recipe import Recipe
 
 HELD_BACK = ("val", "test")
+BFLOAT16 = {"avx512_bf16", "amx_bf16"}
+
+
+def warn_of_precision(recipe: Recipe, gpu: str | None) -> str:
+    """Return a warning where 16-bit arithmetic is asked for and there are no instructions for it, or ""."""
+    if recipe.precision == "float32" or gpu is not None or cpu_flags() & BFLOAT16:
+        return ""
+    return f"warning: precision = {recipe.precision}, and this processor has no instructions for it: it will be slow. --set precision=float32"
 
 
 def warn_of_seen(run: Path, dataset: Dataset) -> str:
