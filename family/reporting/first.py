@@ -25,6 +25,7 @@ KINDS = {
         "Let a person file what looks like this, and show the model more photos of these categories.",
     ),
 }
+FEW_FILED = 30  # listings of a department
 TITLES = {"merge": "Merge", "rename": "Rename", "relabel": "Check the labels of"}
 LEARNED = ("that the model did not learn from", "that the model learned from, which flatters every figure here")
 NOT_FITTED = "Nothing was held back to set the thresholds of filing without a person on, so this is not known."
@@ -69,9 +70,8 @@ def _extremes(departments: list[dict]) -> str:
     """Name the department where the least of what is filed is right, and the one where the fewest are filed, where there are several."""
     if len(departments) < 2:
         return ""
-    told, known = [], [d for d in departments if d["precision_leaf"] is not None]
-    if known:
-        wrong = min(known, key=lambda d: (d["interval"][1], d["precision_leaf"]))  # what is surely the least: few listings say little
+    told, wrong = [], min(departments, key=_reliability)
+    if wrong["precision_leaf"] is not None:
         told.append(
             f"Least reliable is <strong>{escape(wrong['path'])}</strong>: of 100 of its listings that were filed, {of_100(wrong['precision_leaf'])} were right."
         )
@@ -139,9 +139,9 @@ def _departments(findings: Findings) -> str:
 
 
 def _reliability(department: dict) -> tuple:
-    """Return what departments are sorted by: where nothing is filed, nothing can be wrong, and they come last."""
-    right = department["precision_leaf"]
-    return right is None, right and department["interval"][1], right, department["share_leaf"]
+    """Return what departments are sorted by: the share right, those where few are filed, of which it says little, last."""
+    right, n_filed = department["precision_leaf"], department["share_leaf"] * department["n_listings"]
+    return right is None, n_filed < FEW_FILED, right, department["share_leaf"]
 
 
 def _of_100(share: float | None) -> str:
