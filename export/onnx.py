@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import tensorflow as tf
 import tf2onnx
 import tf_keras
 
 OPSET = 17
+CONSTANT = 128  # of the fourth channel: its weights are then about as large as the others, which int8 needs
 
 
 def convert(model: tf_keras.Model, path: Path) -> None:
@@ -26,6 +28,7 @@ def convert(model: tf_keras.Model, path: Path) -> None:
     proto, _ = tf2onnx.convert.from_function(answer, signature, opset=OPSET)
     _name_batch(proto)
     _drop_idle_reshapes(proto)
+    fold_preprocessing(proto)
     onnx.checker.check_model(proto)
     onnx.save(proto, path)
 
@@ -34,6 +37,69 @@ def _name_batch(proto: onnx.ModelProto) -> None:
     """Call the free dimension N at the input and the outputs."""
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "N"
+
+
+def fold_preprocessing(proto: onnx.ModelProto) -> bool:
+    """Fold the scale and the offset of the pixels into the first convolution, exactly; say whether the graph has them where they can be.
+
+    pixel * scale + offset is as large as the image in float, two operators of the whole picture. The scale goes into the weights. The offset can't
+    go into the bias where the convolution pads with zeros, since what is padded has no offset. So the image gets a fourth channel that is the
+    same everywhere (CONSTANT, in uint8), whose weights carry the offset: where the others are padded with zeros, it is too.
+    """
+    chain = _chain_from(proto, "image", ("Cast", "Mul", "Add", "Transpose", "Conv"))
+    if chain is None:
+        return False
+    cast, scaled, shifted, transpose, convolution = chain
+    stored = {i.name: i for i in proto.graph.initializer}
+    scale, offset = (_constant_of(node, stored) for node in (scaled, shifted))
+    if scale is None or offset is None or convolution.input[1] not in stored or list(_attribute(transpose, "perm")) != [0, 3, 1, 2]:
+        return False
+    weights = onnx.numpy_helper.to_array(stored[convolution.input[1]]).astype(np.float64)
+    if weights.shape[1] != 3 or _attribute(convolution, "group", 1) != 1:
+        return False
+    scale, offset = (np.broadcast_to(value.ravel(), 3).astype(np.float64) for value in (scale, offset))
+    carried = (weights * offset[None, :, None, None]).sum(axis=1, keepdims=True) / CONSTANT
+    folded = np.concatenate([weights * scale[None, :, None, None], carried], axis=1).astype(np.float32)
+    stored[convolution.input[1]].CopyFrom(onnx.numpy_helper.from_array(folded, convolution.input[1]))
+    proto.graph.initializer.extend([onnx.numpy_helper.from_array(np.array([0, 0, 0, 0, 0, 1, 0, 0], np.int64), "fourth_channel/pads"),
+                                    onnx.numpy_helper.from_array(np.array(CONSTANT, np.uint8), "fourth_channel/value")])  # fmt: skip
+    # All of it on bytes, which are a quarter of floats; the cast comes last.
+    pad = onnx.helper.make_node("Pad", ["image_by_channel", "fourth_channel/pads", "fourth_channel/value"], ["image_of_four"], name="fourth_channel")
+    last = transpose.output[0]
+    transpose.input[0], transpose.output[0], cast.input[0], cast.output[0] = "image", "image_by_channel", "image_of_four", last
+    gone = (cast, scaled, shifted, transpose)
+    kept = [transpose, pad, cast, *(node for node in proto.graph.node if all(node is not other for other in gone))]
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
+    used = {name for node in copies for name in node.input}
+    initializers = [i for i in proto.graph.initializer if i.name in used]
+    del proto.graph.node[:]
+    proto.graph.node.extend(copies)
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(initializers)
+    del proto.graph.value_info[:]
+    return True
+
+
+def _chain_from(proto: onnx.ModelProto, name: str, kinds: tuple[str, ...]) -> list[onnx.NodeProto] | None:
+    """Return the nodes of these kinds that follow one another from a value, none of which anything else uses; None where there are others."""
+    found = []
+    for kind in kinds:
+        users = [node for node in proto.graph.node if name in node.input]
+        if len(users) != 1 or users[0].op_type != kind:
+            return None
+        found.append(users[0])
+        name = users[0].output[0]
+    return found
+
+
+def _constant_of(node: onnx.NodeProto, stored: dict) -> np.ndarray | None:
+    """Return the one stored input of a node of two, of one value or one for each channel."""
+    values = [onnx.numpy_helper.to_array(stored[name]) for name in node.input if name in stored]
+    return values[0] if len(values) == 1 and values[0].size in (1, 3) else None
+
+
+def _attribute(node: onnx.NodeProto, name: str, default=None):
+    return next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 
 def _drop_idle_reshapes(proto: onnx.ModelProto) -> None:
