@@ -8,6 +8,7 @@ MAX_DP = 1e-5  # of the graph as it is written
 # Of the same graph with ONNX Runtime's fusions: its fused x * sigmoid(x) is an approximation. On a B0 trained from scratch and hostile
 # images, max |dp| is 9e-7 unfused, 1.5e-5 fused; with the sigmoid written as 1 / (1 + exp(-x)), which is not fused, 9e-7 again.
 MAX_DP_FUSED = 1e-4
+MOST_ROWS = 1_000_000  # that anybody would label to decide
 
 
 def hostile_images(px: int, seed: int = 0) -> np.ndarray:
@@ -96,7 +97,11 @@ def tell_verdict(found: dict) -> str:
     _, level, kind = found["decided_by"].split(".")
     one = found["levels"][level][kind]
     told = f"{found['verdict']}: level {level}, {kind}, loses {one['drop_points']:.2f} points ({one['interval'][0]:+.2f} to {one['interval'][1]:+.2f})"
-    return told + (f"; about {found['needs_rows']:,} validation images would decide" if "needs_rows" in found else "")
+    if "needs_rows" not in found:
+        return told
+    if found["needs_rows"] > MOST_ROWS:
+        return f"{told}: too near what may be lost for validation images to decide"
+    return f"{told}; about {found['needs_rows']:,} validation images would decide"
 
 
 def _loss(drop: float, interval: tuple[float, float]) -> dict:

@@ -113,6 +113,12 @@ def test_a_rare_category_that_is_lost_fails_though_few_rows_are():
     assert "level 2, macro, loses 25.00 points" in tell_verdict(found)
 
 
+def test_a_loss_that_lies_at_what_is_allowed_asks_for_no_number_of_rows():
+    found = judged(12, 4, 1000, 0.7999)
+    assert found["verdict"] == "undecided" and found["needs_rows"] > 1_000_000
+    assert tell_verdict(found).endswith("too near what may be lost for validation images to decide")
+
+
 def test_what_stays_within_a_department_is_lost_below_it_alone():
     labels = np.tile([0, 1, 2, 3], 250)
     found = gate(one_hot(labels), one_hot(labels ^ 1), labels, 0.5, TREE, np.arange(1000))
