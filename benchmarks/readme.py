@@ -15,7 +15,7 @@ from family.outputs import read_json, whole_file
 from family.pages import amount, percent
 
 BEGIN, END = "<!-- results: written by benchmarks.readme -->", "<!-- end of results -->"
-BUDGETS_MS = (15.0, 20.0)
+BUDGETS_MS = (5.0, 10.0, 15.0)
 
 
 def render(rows: list[dict], budgets_ms: tuple[float, ...] = BUDGETS_MS) -> str:
