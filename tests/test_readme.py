@@ -49,3 +49,13 @@ def test_the_table_of_verticals_is_that_of_the_checked_in_result():
     lines = to_table(json.loads(path.read_text(encoding="utf-8"))).splitlines()
     pooled = next(k for k, line in enumerate(lines) if line.startswith("| pooled"))
     assert "\n".join([*lines[:2], *lines[pooled:]]) in TEXT
+
+
+@pytest.mark.parametrize(("name", "file"), [("V2-B0", "v2-b0"), ("B0", "b0"), ("Lite0", "lite0")])
+def test_the_chains_of_three_variants_are_what_was_measured(name, file):
+    found = json.loads((ROOT / f"benchmarks/results/verticals-caltech101-{file}-128.json").read_text(encoding="utf-8"))
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in to_table(found).splitlines()]
+    first = next(k for k, cells in enumerate(lines) if cells[0].startswith("pooled"))
+    told = [cells[3] for cells in lines[first + 1 : first + 5]]
+    assert [cells[1] for cells in lines[first : first + 5]] == ["general", "restricted", "submodel", "hard", "soft"]
+    assert f"| {name} | {lines[first][2]} | {' | '.join(told)} |" in TEXT
