@@ -1,6 +1,7 @@
 """What trainings cost at two sizes: the line through them, and the trainings for real."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,3 +39,9 @@ def test_two_sizes_are_trained_and_told(tmp_path, monkeypatch, capsys):
     assert whole["n_train"] == len(open_dataset(data).rows("train")) and 0.1 < part["n_train"] / whole["n_train"] < 0.3
     assert all(run[phase]["s"] > 0 for run in (part, whole) for phase in at_size.COSTS) and whole["head epoch"]["memory_mb"] > 100
     assert found["line"]["n_train"] == 5_000_000 and "features, once" in capsys.readouterr().out
+
+
+def test_the_page_holds_the_table_of_the_checked_in_result():
+    root = Path(__file__).parent.parent
+    told = at_size.table(read_json(root / "benchmarks" / "results" / "at-size.json"))
+    assert f"<!-- at size -->\n\n{told}\n" in (root / "family" / "README.md").read_text(encoding="utf-8")
