@@ -13,10 +13,11 @@ _INT8_CONVOLUTIONS = ("QLinearConv", "ConvInteger")
 
 def count_operators(path: Path) -> dict[str, int]:
     """Return operator type -> how many of it a file holds."""
-    counts: dict[str, int] = {}
-    for node in onnx.load(path, load_external_data=False).graph.node:
-        counts[node.op_type] = counts.get(node.op_type, 0) + 1
-    return dict(sorted(counts.items()))
+    return _count(onnx.load(path, load_external_data=False))
+
+
+def _count(model: onnx.ModelProto) -> dict[str, int]:
+    return dict(sorted(collections.Counter(node.op_type for node in model.graph.node).items()))
 
 
 def prove(path: Path) -> dict:
@@ -36,14 +37,14 @@ def prove(path: Path) -> dict:
         options.intra_op_num_threads = 1
         ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         model = onnx.load(optimized)
-    counts = collections.Counter(node.op_type for node in model.graph.node)
+    counts = _count(model)
     floats = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
     return {
-        "operators": dict(sorted(counts.items())),
-        "int8_convolutions": sum(counts[name] for name in _INT8_CONVOLUTIONS),
-        "float_convolutions": sum(counts[name] for name in _FLOAT_CONVOLUTIONS),
-        "batchnorms": counts["BatchNormalization"],
-        "transposes": counts["Transpose"],
+        "operators": counts,
+        "int8_convolutions": sum(counts.get(name, 0) for name in _INT8_CONVOLUTIONS),
+        "float_convolutions": sum(counts.get(name, 0) for name in _FLOAT_CONVOLUTIONS),
+        "batchnorms": counts.get("BatchNormalization", 0),
+        "transposes": counts.get("Transpose", 0),
         "float_weights_mb": round(sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in floats) / 1e6, 3),
     }
 
