@@ -11,9 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.parts import write_part
+from benchmarks.parts import exit_code_of, write_part
 from family.data.dataset import Dataset, open_dataset
-from family.errors import ComeBack, Ended, Failure, UserError
+from family.errors import Failure
 from family.outputs import is_done, read_json, whole_folder, write_json
 from family.plan.steps import Step, run_steps
 
@@ -32,12 +32,7 @@ def main() -> int:
     parser.add_argument("--resolution", type=int, default=32, metavar="PX")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="key=value", help="change a field of both trainings")
     args = parser.parse_args()
-    try:
-        measure(args)
-    except (UserError, Failure, ComeBack, Ended) as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
+    return exit_code_of(lambda: measure(args))
 
 
 def measure(args: argparse.Namespace) -> dict:

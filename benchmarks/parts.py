@@ -1,7 +1,8 @@
-"""Parts of a dataset as datasets of their own, their images linked."""
+"""What measurements by whole trainings share: parts of a dataset as datasets of their own, and how they end."""
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +10,18 @@ import pyarrow.parquet
 
 from family.data.dataset import Dataset
 from family.data.importing import describe
+from family.errors import ComeBack, Ended, Failure, UserError
 from family.outputs import write_json
+
+
+def exit_code_of(measure: Callable[[], object]) -> int:
+    """Run a measurement that trains, and return the exit code; an error is told in its own words."""
+    try:
+        measure()
+    except (UserError, Failure, ComeBack, Ended) as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
 
 
 def write_part(dataset: Dataset, folder: Path, kept: Sequence[bool], name: str) -> None:

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from benchmarks.ablation import long_tail, summarize, table, tail_figures, tree_figures
-from benchmarks.parts import write_part
+from benchmarks.parts import exit_code_of, write_part
 from family.data.dataset import Dataset, open_dataset
-from family.errors import ComeBack, Ended, Failure, UserError
+from family.errors import Failure, UserError
 from family.outputs import is_done, read_json, whole_folder, write_json
 from family.plan.members import published
 from family.plan.steps import Step, run_steps
@@ -65,12 +65,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, metavar="N", help="(default: 3 of distill, 1 of the others)")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="key=value", help="change a field in all trainings")
     args = parser.parse_args()
-    try:
-        measure(args)
-    except (UserError, Failure, ComeBack, Ended) as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
+    return exit_code_of(lambda: measure(args))
 
 
 def measure(args: argparse.Namespace) -> dict:
