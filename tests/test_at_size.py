@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import at_size
-from family.cli import main
 from family.data.dataset import open_dataset
 from family.outputs import read_json
+from trainings import family
 
 
 def size(n: int, s: float, mb: float) -> dict:
@@ -28,9 +28,9 @@ def test_a_line_through_two_sizes_meets_them_and_goes_on():
 def test_two_sizes_are_trained_and_told(tmp_path, monkeypatch, capsys):
     pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
     data, trunk = tmp_path / "data", tmp_path / "trunk"
-    assert main(["data", "synth", str(data), "--listings", "300", "--categories", "12", "--image-px", "32"]) == 0
+    family("data", "synth", data, "--listings", 300, "--categories", 12, "--image-px", 32)
     small = ["--variant", "lite0", "--set", "resolution_px=32", "--set", "max_updates=1"]
-    assert main(["train", str(data), "--out", str(trunk), "--recipe", "quick", "--weights", "none", *small]) == 0
+    family("train", data, "--out", trunk, "--recipe", "quick", "--weights", "none", *small)
     words = ["at_size", str(data), "--weights", str(trunk), "--work", str(tmp_path / "work"), "--out", str(tmp_path / "found.json")]
     monkeypatch.setattr(sys, "argv", [*words, "--variant", "lite0", "--set", "head_epochs=1"])
     assert at_size.main() == 0
