@@ -10,7 +10,7 @@ from PIL import Image
 from export.bundle import SAMPLES, open_bundle, sha256_of, write_samples
 from export.proof import count_operators, prove, why_not_int8
 from export.quantize import choose_balanced, halve, quantize
-from export.runtime import Predictor, Settings, run_unfused
+from export.runtime import Predictor, Settings, in_parts, part_size, run_unfused
 from export.speed import compare_speed, tell_speed
 from export.verify import MAX_DP, MAX_DP_FUSED, gate, hostile_images, is_refused, parity, parity_holds, tell_verdict
 from family.card import write_card
@@ -55,7 +55,7 @@ def export_run(
         pixels = np.stack([decode_image(data, how) for data in samples])
         checked = np.concatenate([pixels[:64], hostile_images(how.resolution_px)])
         found = _check_parity(
-            model.predict(checked.astype(np.float32), verbose=0, batch_size=16), fp32, _answers(folder, card, "fp32", checked), checked
+            model.predict(checked.astype(np.float32), verbose=0, batch_size=part_size(how.resolution_px)), fp32, _answers(folder, card, "fp32", checked), checked
         )
         refused = _write_saved_model(model, how, folder, card, samples, pixels) if saved_model else []
         for scheme in (name for name in MAKERS if name in schemes):
@@ -131,7 +131,7 @@ def _answers(folder: Path, card: dict, scheme: str, images: np.ndarray) -> np.nd
     card["schemes"].setdefault(scheme, _entry(folder, scheme))
     write_card(folder, card)
     predictor = Predictor(open_bundle(folder), Settings(scheme, "cpu"))
-    return np.concatenate([predictor.predict(images[k : k + 16]) for k in range(0, len(images), 16)])
+    return np.concatenate([predictor.predict(part) for part in in_parts(images)])
 
 
 def _export_smaller(

@@ -16,6 +16,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import load_model_with_shape_infer, save_and_reload_model_with_shape_infer
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
+from export.runtime import in_parts
 from family.progress import progress
 
 # Swish is Sigmoid and Mul: left in float they split the graph into islands. Softmax stays float.
@@ -105,7 +106,7 @@ def _run(path: Path, images: np.ndarray) -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run(["probabilities"], {"image": images[k : k + 16]})[0] for k in range(0, len(images), 16)])
+    return np.concatenate([session.run(["probabilities"], {"image": part})[0] for part in in_parts(images)])
 
 
 def _divergence(reference: np.ndarray, answers: np.ndarray) -> float:

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from export.runtime import part_size
 from family.data.images import Preprocessing
 
 VERSION = "1"  # Serving loads the highest number below `saved_model`
@@ -87,7 +88,7 @@ def make_example(data: bytes) -> bytes:
     return tf.train.Example(features=tf.train.Features(feature={FEATURE: tf.train.Feature(bytes_list=tf.train.BytesList(value=[data]))})).SerializeToString()
 
 
-def compare(folder: Path, images: list[bytes], pixels: np.ndarray, answers: np.ndarray, batch: int = 16) -> dict:
+def compare(folder: Path, images: list[bytes], pixels: np.ndarray, answers: np.ndarray) -> dict:
     """Compare a SavedModel with the bundle's answers.
 
     Args:
@@ -97,7 +98,7 @@ def compare(folder: Path, images: list[bytes], pixels: np.ndarray, answers: np.n
     Returns:
         {"n", "max_dp" of the pixels' signature, "encoded_agreement", "encoded_max_dp", "examples_max_dp" against the encoded ones}
     """
-    signatures = read_saved_model(folder)
+    signatures, batch = read_saved_model(folder), part_size(pixels.shape[1])
 
     def answer(name: str, values) -> np.ndarray:
         return np.concatenate([signatures[name](values[k : k + batch])["probabilities"] for k in range(0, len(values), batch)])

@@ -51,7 +51,7 @@ def test_the_three_signatures_give_the_models_answers(tmp_path):
     encoded = signatures[ENCODED](PHOTOS)["probabilities"]
     np.testing.assert_allclose(encoded, wanted, atol=0.02)
     np.testing.assert_array_equal(signatures[EXAMPLES]([make_example(data) for data in PHOTOS])["probabilities"], encoded)
-    told = compare(tmp_path / "saved_model" / "1", PHOTOS, pixels, wanted, batch=4)
+    told = compare(tmp_path / "saved_model" / "1", PHOTOS, pixels, wanted)
     assert told["max_dp"] <= 1e-5 and told["examples_max_dp"] <= 1e-6 and told["n"] == len(PHOTOS)
     other = compare(tmp_path / "saved_model" / "1", PHOTOS, pixels, wanted[:, ::-1])
     assert other["max_dp"] > 0.01 and other["encoded_agreement"] < 1
