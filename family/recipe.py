@@ -42,6 +42,7 @@ class Recipe:
     distill_temperature: float = 2.0
     dropout: float = 0.2  # before the head
     drop_connect: float = 0.2  # stochastic depth of the trunk
+    residual_gamma: float = 1.0  # with random weights: the first scale of the last BatchNorm of each residual branch
     ema_decay: float = 0.0  # of the weights, in the second phase; 0: none
     plateau_patience: int = 3  # epochs without a better training accuracy that end the head phase
     plateau_min_gain: float = 0.001
@@ -161,6 +162,7 @@ def _check_ranges(recipe: Recipe) -> None:
     wrong += [key for key in ("layer_decay", "step_factor") if not 0 < getattr(recipe, key) <= 1]
     wrong += ["step_epochs"] if recipe.step_epochs <= 0 else []
     wrong += [key for key in ("distill_weight", "sampling_power") if not 0 <= getattr(recipe, key) <= 1]
+    wrong += ["residual_gamma"] if not 0 <= recipe.residual_gamma <= 1 else []
     wrong += ["distill_temperature"] if not 0.1 <= recipe.distill_temperature <= 100 else []
     wrong += ["crop_min_area"] if not 0 < recipe.crop_min_area <= 1 else []
     wrong += ["resolution_px"] if recipe.resolution_px and not 32 <= recipe.resolution_px <= 1024 else []

@@ -4,11 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from trainings import family
 
 from benchmarks import at_size
 from family.data.dataset import open_dataset
 from family.outputs import read_json
-from trainings import family
 
 
 def size(n: int, s: float, mb: float) -> dict:

@@ -11,6 +11,7 @@ from family.models.variants import variant
 tf = pytest.importorskip("tensorflow")
 
 from family.models import build_variant  # noqa: E402
+from family.models.builders import soften_residuals  # noqa: E402
 from family.models.draws import Draws, RowDropout, drawing  # noqa: E402
 from family.models.weights import load_trunk  # noqa: E402
 
@@ -82,3 +83,14 @@ def test_ranks_draw_what_one_process_draws(per_image):
     assert not np.array_equal(whole, masks(0, 6, step=8))
     assert set(np.unique(whole)) == {0.0, 2.0}
     np.testing.assert_array_equal(layer(ones, training=False), ones)
+
+
+@pytest.mark.parametrize("name", ["b0", "v2-b0", "lite0"])
+def test_softened_residual_branches_add_nothing_at_zero(name):
+    model = build_variant(name, 5, 64)
+    sums = [layer for layer in model.layers if isinstance(layer, tf_keras.layers.Add)]
+    assert soften_residuals(model, 0.0) == len(sums) > 5
+    ends = tf_keras.Model(model.input, [[*layer.input, layer.output] for layer in sums])
+    for taken in ends(np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3)).astype(np.float32)):
+        *inputs, output = (tensor.numpy() for tensor in taken)
+        assert sum(not tensor.any() for tensor in inputs) == 1 and any((tensor == output).all() for tensor in inputs)

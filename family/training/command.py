@@ -237,7 +237,7 @@ def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: Wo
     import tf_keras
 
     from distributed.devices import use_devices
-    from family.models.builders import build_variant
+    from family.models.builders import build_variant, soften_residuals
     from family.models.weights import load_head, load_trunk, refuse_parts
     from family.training.runs import save_run
     from family.training.teaching import make_teacher
@@ -259,6 +259,8 @@ def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: Wo
     tf_keras.mixed_precision.set_global_policy(recipe.precision)
     model = build_variant(args.variant, len(train.ontology.leaves), recipe.resolution_px, recipe.dropout, recipe.drop_connect)
     loaded = load_trunk(model, args.weights) if args.weights != NONE else None
+    if loaded is None and recipe.residual_gamma != 1:
+        soften_residuals(model, recipe.residual_gamma)
     if loaded and (recipe.head_epochs or recipe.batchnorm != "train"):
         refuse_parts(loaded, args.variant)
     if plan := plan_head(args, dataset):
