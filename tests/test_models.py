@@ -10,6 +10,8 @@ from family.models.variants import variant
 
 tf = pytest.importorskip("tensorflow")
 
+import tf_keras  # noqa: E402
+
 from family.models import build_variant  # noqa: E402
 from family.models.builders import soften_residuals  # noqa: E402
 from family.models.draws import Draws, RowDropout, drawing  # noqa: E402
@@ -30,7 +32,6 @@ def test_real_weights_fit_and_give_the_librarys_features(name):
     if not (WEIGHTS / FILES[name]).is_file():
         pytest.skip(f"needs {FILES[name]} in ../shared/weights")
     import efficientnet.tfkeras as efn
-    import tf_keras
 
     model = build_variant(name, 5, resolution_px=96)
     report = load_trunk(model, str(WEIGHTS / FILES[name]))
