@@ -65,6 +65,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, metavar="N", help="(default: 3 of distill, 1 of the others)")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="key=value", help="change a field in all trainings")
     args = parser.parse_args()
+    args.work = args.work / args.what  # arms of two comparisons may have one name
     return exit_code_of(lambda: measure(args))
 
 

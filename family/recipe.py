@@ -42,7 +42,7 @@ class Recipe:
     distill_temperature: float = 2.0
     dropout: float = 0.2  # before the head
     drop_connect: float = 0.2  # stochastic depth of the trunk
-    residual_gamma: float = 1.0  # with random weights: the first scale of the last BatchNorm of each residual branch
+    residual_gamma: float = 1.0  # with random weights: the first scale of the last BatchNorm of each residual branch of an EfficientNet
     ema_decay: float = 0.0  # of the weights, in the second phase; 0: none
     plateau_patience: int = 3  # epochs without a better training accuracy that end the head phase
     plateau_min_gain: float = 0.001

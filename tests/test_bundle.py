@@ -15,7 +15,7 @@ from family.outputs import read_json, write_json
 
 ort = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 from export.opening import open_model  # noqa: E402
-from export.runtime import Predictor, Settings, default_settings  # noqa: E402
+from export.runtime import Predictor, Settings, default_settings, in_parts, part_size  # noqa: E402
 
 TREE = from_leaves([("1", "A/B"), ("2", "A/C"), ("3", "D"), ("9", "A")])
 PX = 32
@@ -171,3 +171,11 @@ def test_predict_answers_what_it_can_and_fails_for_the_rest(whole, photo, tmp_pa
     captured = capsys.readouterr()
     assert [row["image"] for row in json.loads(captured.out)] == [str(tmp_path / "good.jpg")]
     assert "bad.jpg: " in captured.err and "none.jpg: No such file" in captured.err
+
+
+def test_parts_hold_all_images_in_order_and_fewer_of_large_ones():
+    assert [part_size(px) for px in (32, 224, 299, 480, 600, 2000)] == [16, 16, 8, 3, 2, 1]
+    images = np.arange(19 * 480 * 480 * 3, dtype=np.uint32).astype(np.uint8).reshape(19, 480, 480, 3)
+    parts = list(in_parts(images))
+    assert [len(part) for part in parts] == [3] * 6 + [1]
+    np.testing.assert_array_equal(np.concatenate(parts), images)

@@ -37,7 +37,7 @@ def test_tensorflow_decodes_as_the_one_decoder_does(aspect, filter):
         assert np.abs(ours - theirs).mean() <= 0.4, "levels of 255: both resize alike and round differently"
 
 
-def test_the_three_signatures_give_the_models_answers(tmp_path):
+def test_the_three_signatures_give_the_models_answers(tmp_path, monkeypatch):
     how = Preprocessing(PX)
     model = build_variant("lite0", 7, PX)
     model.get_layer("logits").set_weights([np.random.default_rng(0).normal(0, 0.2, (1280, 7)), np.zeros(7)])
@@ -51,6 +51,7 @@ def test_the_three_signatures_give_the_models_answers(tmp_path):
     encoded = signatures[ENCODED](PHOTOS)["probabilities"]
     np.testing.assert_allclose(encoded, wanted, atol=0.02)
     np.testing.assert_array_equal(signatures[EXAMPLES]([make_example(data) for data in PHOTOS])["probabilities"], encoded)
+    monkeypatch.setattr("export.savedmodel.part_size", lambda px: 4)  # in two parts
     told = compare(tmp_path / "saved_model" / "1", PHOTOS, pixels, wanted)
     assert told["max_dp"] <= 1e-5 and told["examples_max_dp"] <= 1e-6 and told["n"] == len(PHOTOS)
     other = compare(tmp_path / "saved_model" / "1", PHOTOS, pixels, wanted[:, ::-1])

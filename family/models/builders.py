@@ -71,23 +71,17 @@ def at_resolution(model: tf_keras.Model, px: int) -> tf_keras.Model:
     return tf_keras.Model(image, _rebuild(model, image, lambda layer: layer), name=f"{model.name}_{px}")
 
 
-def soften_residuals(model: tf_keras.Model, gamma: float) -> int:
-    """Set the scale of the last BatchNorm of each residual branch, so that a deep model begins near the identity; return how many there are.
+def soften_residuals(model: tf_keras.Model, gamma: float) -> None:
+    """Set the scale of the last BatchNorm of each residual branch, so that a deep model begins near the identity.
 
     With random weights each branch adds as much as there is already: in V2-L, after 79 of them, a change in the seventh digit decides the answer.
+    Inception-ResNet-V2 has no such BatchNorm: it scales its branches itself, by 0.1 to 1, and stays as it is.
     *Source*: Goyal et al. 2017 (1706.02677), section 5.1, with 0.
     """
-    n = 0
     for layer in model.layers:
-        for tensor in layer.input if isinstance(layer, layers.Add) else []:
-            branch = tensor.node.layer
-            while isinstance(branch, RowDropout):
-                branch = branch.input.node.layer
-            # The other side of a sum may end in a BatchNorm too: that of the block before, which has no sum of its own.
-            if isinstance(branch, layers.BatchNormalization) and branch.name.split("_")[0] == layer.name.split("_")[0]:
-                branch.gamma.assign(tf.fill(branch.gamma.shape, gamma))
-                n += 1
-    return n
+        if isinstance(layer, layers.Add):
+            end = model.get_layer(f"{layer.name.removesuffix('add')}project_bn")
+            end.gamma.assign(tf.fill(end.gamma.shape, gamma))
 
 
 def library_trunk(row: Variant, px: int, weights: str | None = None) -> tf_keras.Model:
