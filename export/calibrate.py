@@ -50,7 +50,7 @@ class Histogram:
             raise Failure("an activation is infinite or no number, so it has no range")
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._widen()
-        bins = np.floor(values.ravel() * np.float32(2.0**-self.power))  # exact: times a power of two
+        bins = np.floor(values.ravel() * np.float32(2.0**-self.power))  # exact, being a power of two
         self.counts += np.bincount((bins - self.first).astype(np.intp), minlength=len(self.counts))
         self.n_zeros += values.size - int(np.count_nonzero(values))
 

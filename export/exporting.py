@@ -54,9 +54,8 @@ def export_run(
         samples = _sample_images(val, how)
         pixels = np.stack([decode_image(data, how) for data in samples])
         checked = np.concatenate([pixels[:64], hostile_images(how.resolution_px)])
-        found = _check_parity(
-            model.predict(checked.astype(np.float32), verbose=0, batch_size=part_size(how.resolution_px)), fp32, _answers(folder, card, "fp32", checked), checked
-        )
+        source = model.predict(checked.astype(np.float32), verbose=0, batch_size=part_size(how.resolution_px))
+        found = _check_parity(source, fp32, _answers(folder, card, "fp32", checked), checked)
         refused = _write_saved_model(model, how, folder, card, samples, pixels) if saved_model else []
         for scheme in (name for name in MAKERS if name in schemes):
             refused += _export_smaller(scheme, folder, card, dataset, val, how, max_drop, strict)

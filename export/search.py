@@ -1,6 +1,6 @@
 """The search for an int8 file: ranges, and what stays in float, by divergence from fp32 against time. No labels are used. No TensorFlow.
 
-No setting is best for every model: EfficientNetV2-B0 wants wide ranges and everything in int8, B0 narrower ones and its first block in float.
+No setting is best for every model: of EfficientNetV2-B0 everything may be in int8, B0 wants its first and its last block in float.
 """
 
 import csv
@@ -22,7 +22,9 @@ from family.machine import cpu_flags
 from family.progress import progress
 
 EXCHANGE = 5  # a file that takes 1 % longer must diverge about 5 % less
-N_RUNGS = 4  # the most blocks in float
+N_RUNGS = 4  # sets of blocks in float, each holding the one before
+N_RIVALS = 8  # that the next rung is chosen among
+PRICE = 1.05  # of a block in float, while nothing is timed: it must lower the divergence by about 5 %
 MOST_IN_FLOAT = 1 / 3  # of the convolutions: everything in float diverges by nothing, and is not int8
 N_PROBED_ON = 64  # images that a block's sensitivity is measured on
 N_TIMED_ON = 8  # images that go round in a comparison of times
@@ -46,6 +48,9 @@ class Trials:
 
     def kept(self, blocks: Collection[str]) -> list[str]:
         return self.always + [name for block in blocks for name in self.blocks[block]]
+
+    def stays_int8(self, blocks: Collection[str]) -> bool:
+        return count_convolutions(self.model, self.kept(blocks)) <= MOST_IN_FLOAT * count_convolutions(self.model)
 
     def write(self, row: dict) -> Path:
         """Write the file of a row."""
@@ -93,29 +98,44 @@ def search(fp32: Path, calibration: np.ndarray, ranked_on: np.ndarray, folder: P
     histograms = collect(model, OPERATORS, calibration)
     ranges = {name: {tensor: read(histogram) for tensor, histogram in histograms.items()} for name, read in RANGES.items()}
     trials = Trials(model, ranges, find_blocks(model), before_first_convolution(model), ranked_on, _answer(fp32, ranked_on),
-                     weight_bits(cpu_flags())[0], folder)  # fmt: skip
+                    weight_bits(cpu_flags())[0], folder)  # fmt: skip
     rows = [trials.measure(name) for name in RANGES]
-    probes = _probe(trials, min(rows, key=_diverging)["ranges"])
-    ladder = _ladder(trials, probes)
-    rows += [trials.measure(name, blocks) for name, blocks in progress([(n, b) for b in ladder for n in RANGES], "int8 candidates", unit="candidates")]
+    rungs, probes = _climb(trials, min(rows, key=_diverging)["ranges"])
+    pairs = [(name, blocks) for blocks in rungs for name in RANGES]
+    rows += [trials.measure(name, blocks) for name, blocks in progress(pairs, "int8 candidates", unit="candidates")]
     return trials, [*probes, *_choose(trials, rows)]
 
 
-def _probe(trials: Trials, ranges: str) -> list[dict]:
-    """Measure how sensitive each block is: what is left of the divergence with it alone in float."""
-    return [trials.measure(ranges, [block], n=N_PROBED_ON) for block in progress(trials.blocks, "sensitivity", unit="blocks")]
+def _climb(trials: Trials, ranges: str) -> tuple[list[list[str]], list[dict]]:
+    """Return sets of blocks to keep in float, each holding the one before, and the rows of all probes.
 
-
-def _ladder(trials: Trials, probes: list[dict]) -> list[list[str]]:
-    """Return the most sensitive block, the two most sensitive, and so on, while most convolutions stay in int8."""
-    order = [row["blocks_in_float"][0] for row in sorted(probes, key=_diverging)]
-    most = MOST_IN_FLOAT * count_convolutions(trials.model)
+    Each block is probed alone, and with the next: what lies between two blocks is in float where both are (of B0 neither stem nor block1a matters alone,
+    and nothing matters as much as both). Then the ladder grows by what lowers the divergence most, of the N_RIVALS that did so at first.
+    """
+    blocks = list(trials.blocks)
+    units = [[block] for block in blocks] + [list(pair) for pair in zip(blocks, blocks[1:], strict=False)]
+    probe = partial(trials.measure, ranges, n=_n_probed_on(trials.images))
+    probes = [probe(unit) for unit in progress(units, "sensitivity", unit="probes") if trials.stays_int8(unit)]
+    rivals = [row["blocks_in_float"] for row in sorted(probes, key=_priced)[:N_RIVALS]]
     rungs: list[list[str]] = []
-    for block in order:
-        blocks = [*(rungs[-1] if rungs else []), block]
-        if len(blocks) <= N_RUNGS and count_convolutions(trials.model, trials.kept(blocks)) <= most:
-            rungs.append(blocks)
-    return rungs
+    for _ in range(N_RUNGS):
+        below = rungs[-1] if rungs else []
+        larger = [sorted({*below, *unit}, key=blocks.index) for unit in rivals if not set(unit) <= set(below)]
+        found = [probe(unit) for unit in larger if trials.stays_int8(unit)] if below else probes
+        if not found:
+            break
+        probes += found if below else []
+        rungs.append(min(found, key=_priced)["blocks_in_float"])
+    return rungs, probes
+
+
+def _n_probed_on(images: np.ndarray) -> int:
+    """Return how many images a probe takes: as many pixels as N_PROBED_ON have at 224 px, and at least 8."""
+    return max(8, min(N_PROBED_ON, N_PROBED_ON * 224**2 // images.shape[1] ** 2))
+
+
+def _priced(row: dict) -> float:
+    return row["divergence"] * PRICE ** len(row["blocks_in_float"])
 
 
 def _choose(trials: Trials, rows: list[dict]) -> list[dict]:
@@ -160,7 +180,7 @@ def write_candidates(path: Path, rows: list[dict]) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="")
         writer.writeheader()
-        for row in sorted(rows, key=lambda row: (not row["chosen"], row["relative_time"] is None, row["n_images"] == N_PROBED_ON, row["divergence"])):
+        for row in sorted(rows, key=lambda row: (not row["chosen"], row["relative_time"] is None, -row["n_images"], row["divergence"])):
             writer.writerow({**row, "blocks_in_float": " ".join(row["blocks_in_float"])})
 
 
