@@ -24,7 +24,7 @@ from family.progress import progress
 EXCHANGE = 5  # a file that takes 1 % longer must diverge about 5 % less
 N_RUNGS = 4  # sets of blocks in float, each holding the one before
 N_RIVALS = 8  # that the next rung is chosen among
-PRICE = 1.05  # of a block in float, while nothing is timed: it must lower the divergence by about 5 %
+PRICE = 1.05  # that a block in float must lower the divergence by, about 5 %, while nothing is timed
 MOST_IN_FLOAT = 1 / 3  # of the convolutions: everything in float diverges by nothing, and is not int8
 N_PROBED_ON = 64  # images that a block's sensitivity is measured on
 N_TIMED_ON = 8  # images that go round in a comparison of times
@@ -52,9 +52,9 @@ class Trials:
     def stays_int8(self, blocks: Collection[str]) -> bool:
         return count_convolutions(self.model, self.kept(blocks)) <= MOST_IN_FLOAT * count_convolutions(self.model)
 
-    def write(self, row: dict) -> Path:
-        """Write the file of a row."""
-        path = self.folder / f"{row['format']}.{row['ranges']}.{'-'.join(row['blocks_in_float']).replace('/', '_')}.onnx"
+    def write(self, row: dict, name: str = "candidate") -> Path:
+        """Write the file of a row, over the last one of this name."""
+        path = self.folder / f"{name}.onnx"
         write_int8(self.model, self.ranges[row["ranges"]], self.kept(row["blocks_in_float"]), path, form=row["format"], n_weight_bits=self.n_weight_bits)
         return path
 
@@ -64,6 +64,7 @@ class Trials:
         path = self.write(row)
         reference, answers = self.reference[:n], _answer(path, self.images[:n])
         row |= {
+            # ONNX Runtime itself makes a lone one between marks int8, per tensor: what it does to the answers is in the divergence.
             "convolutions_in_float": count_convolutions(self.model, self.kept(blocks)),
             "n_images": len(answers),
             "divergence": _divergence(reference, answers),
@@ -72,12 +73,11 @@ class Trials:
             "relative_time": None,
             "chosen": False,
         }
-        path.unlink()
         return row
 
     def time(self, base: dict, other: dict) -> tuple[float, bool]:
         """Return the time of one candidate over that of another, one thread, single images, in turns; and whether they are shown to differ."""
-        sessions = [open_session(str(self.write(row)), Settings(provider="cpu", threads=1)) for row in (base, other)]
+        sessions = [open_session(str(path), Settings(provider="cpu", threads=1)) for path in (self.write(base, "base"), self.write(other))]
         found = compare_speed(*(partial(_predict, session) for session in sessions), self.images[:N_TIMED_ON])
         low, high = found["interval"]
         return 1 / found["ratio"], not low <= 1 <= high
@@ -118,15 +118,13 @@ def _climb(trials: Trials, ranges: str) -> tuple[list[list[str]], list[dict]]:
     probes = [probe(unit) for unit in progress(units, "sensitivity", unit="probes") if trials.stays_int8(unit)]
     rivals = [row["blocks_in_float"] for row in sorted(probes, key=_priced)[:N_RIVALS]]
     rungs: list[list[str]] = []
-    for _ in range(N_RUNGS):
-        below = rungs[-1] if rungs else []
-        larger = [sorted({*below, *unit}, key=blocks.index) for unit in rivals if not set(unit) <= set(below)]
-        found = [probe(unit) for unit in larger if trials.stays_int8(unit)] if below else probes
-        if not found:
-            break
-        probes += found if below else []
+    found, rows = probes, [*probes]
+    while found:
         rungs.append(min(found, key=_priced)["blocks_in_float"])
-    return rungs, probes
+        larger = [sorted({*rungs[-1], *unit}, key=blocks.index) for unit in rivals if not set(unit) <= set(rungs[-1])]
+        found = [probe(more) for more in larger if trials.stays_int8(more)] if len(rungs) < N_RUNGS else []
+        rows += found
+    return rungs, rows
 
 
 def _n_probed_on(images: np.ndarray) -> int:
@@ -169,10 +167,8 @@ def report_accuracy(trials: Trials, rows: list[dict], images: np.ndarray, labels
     some = np.random.default_rng(0).permutation(len(labels))[:N_REPORTED_ON]
     timed = [row for row in rows if row["relative_time"] is not None]
     for row in progress(timed, "accuracy of candidates", unit="candidates"):
-        path = trials.write(row)
-        right = _answer(path, images[some]).argmax(1) == labels[some]
+        right = _answer(trials.write(row), images[some]).argmax(1) == labels[some]
         row |= {f"val_{kind}": share for kind, share in micro_macro(right, labels[some]).items()}
-        path.unlink()
 
 
 def write_candidates(path: Path, rows: list[dict]) -> None:
@@ -216,9 +212,10 @@ def _predict(session, images: np.ndarray) -> np.ndarray:
 
 
 def _divergence(reference: np.ndarray, answers: np.ndarray) -> float:
-    """Return the mean Kullback-Leibler divergence of answers from the reference, in nats."""
+    """Return the mean Kullback-Leibler divergence of answers from the reference, in nats; infinite where an answer is no number."""
     tiny = 1e-9
-    return float((reference * (np.log(reference + tiny) - np.log(answers + tiny))).sum(axis=1).mean())
+    found = float((reference * (np.log(reference + tiny) - np.log(answers + tiny))).sum(axis=1).mean())
+    return max(found, 0.0) if np.isfinite(found) else float("inf")
 
 
 def _diverging(row: dict) -> float:

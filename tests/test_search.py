@@ -5,13 +5,14 @@ import csv
 import numpy as np
 import pytest
 
-pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+ort = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("sympy", reason="sympy, which ONNX Runtime's quantizer imports, is not installed")
 from networks import draw_images, write_network  # noqa: E402
 
 from export.calibrate import RANGES  # noqa: E402
 from export.proof import prove, why_not_int8  # noqa: E402
+from export.quantize import write_int8  # noqa: E402
 from export.search import EXCHANGE, MOST_IN_FLOAT, report_accuracy, score, search, summary, tell_choice, write_candidates  # noqa: E402
 from export.verify import gate, is_refused  # noqa: E402
 
@@ -87,19 +88,15 @@ def test_the_table_and_the_card_tell_the_same(found, tmp_path):
 
 def test_the_gate_refuses_an_int8_file_whose_ranges_are_bad(found):
     """Ranges a twentieth as wide: the file is int8, is fast, and is wrong."""
-    import onnxruntime as ort
-
     trials, rows = found
     images = draw_images(400, seed=11)
 
     def answers(path):
         return ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(["probabilities"], {"image": images})[0]
 
-    good = trials.write(next(row for row in rows if row["chosen"]))
+    good = trials.write(next(row for row in rows if row["chosen"]), "good")
     fp32 = answers(good.parent / "fp32.onnx")
     labels = fp32.argmax(1)
-    from export.quantize import write_int8
-
     narrow = {name: (low / 20, high / 20) for name, (low, high) in trials.ranges["min-max"].items()}
     write_int8(trials.model, narrow, trials.always, good.parent / "bad.onnx")
     assert why_not_int8(prove(good.parent / "bad.onnx"), 0) == ""
