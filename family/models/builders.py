@@ -90,6 +90,12 @@ def soften_residuals(model: tf_keras.Model, gamma: float) -> int:
     return n
 
 
+def rebuilt(model: tf_keras.Model, replace: Callable) -> tf_keras.Model:
+    """Return a model whose layers are `replace(layer)` of another one's: the same, which are shared then, or others in their place."""
+    image = layers.Input(model.input.shape[1:], name="image")
+    return tf_keras.Model(image, _rebuild(model, image, replace), name=model.name)
+
+
 def library_trunk(row: Variant, px: int, weights: str | None = None) -> tf_keras.Model:
     """Return a library's own trunk; `weights` other than None makes the library download them."""
     module, _, function = row.builder.partition(":")

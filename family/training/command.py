@@ -191,6 +191,9 @@ def _refuse(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> None:
     dataset.scope(args.scope)
     check_source(variant(args.variant), args.weights)
     check_taught(recipe, bool(args.teacher))
+    if recipe.compression and not (Path(args.weights) / "card.json").is_file():
+        raise UserError(f"the recipe's compression = {recipe.compression!r} wants a trained run; got --weights {args.weights}. "
+                        f"`family compress RUN DATASET --out OUT --method {recipe.compression}` does it")  # fmt: skip
     for teacher in args.teacher:
         check_teacher(teacher, dataset.scope(args.scope).leaves)
     if args.ranks > 1 and world_size() > 1 and not started_by_launcher():
@@ -237,6 +240,7 @@ def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: Wo
     import tf_keras
 
     from distributed.devices import use_devices
+    from family.compression.methods import begin
     from family.models.builders import build_variant, soften_residuals
     from family.models.weights import load_head, load_trunk, refuse_parts
     from family.training.runs import save_run
@@ -273,14 +277,17 @@ def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: Wo
     how = Preprocessing(recipe.resolution_px, recipe.aspect)
     teachers = [read_card(teacher)["name"] for teacher in args.teacher]
     teacher = make_teacher(args.teacher, train.ontology, recipe.distill_temperature) if args.teacher else None
-    job = Job(args.out, model, train, val, how, recipe, world, wishes, teacher, args.features)
+    compression = begin(recipe, model, train, how) if recipe.compression else None
+    job = Job(args.out, compression.model if compression else model, train, val, how, recipe, world, wishes, teacher, args.features)
     try:
         phases = train_phases(job, has_trunk=loaded is not None, resume=args.resume)
         temperature = fit_temperature(job)
     finally:
         tf_keras.mixed_precision.set_global_policy("float32")
+    compressed = {"compression": {"method": recipe.compression, **compression.finish()}} if compression else {}
     if world.is_first:
-        save_run(args.out, model, _card(args, dataset, recipe, world, devices, train, how, loaded, phases, model, teachers, temperature))
+        card = _card(args, dataset, recipe, world, devices, train, how, loaded, phases, model, teachers, temperature)
+        save_run(args.out, model, {**card, **compressed})
         print(f"{args.out}: trained {member_name(read_json(args.out / 'card.json'))}")
         print(_next(args))
     world.barrier()
