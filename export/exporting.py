@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from export.bundle import CANDIDATES, SAMPLES, open_bundle, sha256_of, write_samples
+from export.learned import quantize_learned
 from export.proof import count_operators, prove, why_not_int8
 from export.quantize import halve
 from export.rows import calibration_rows, choose_balanced, held_back_rows
@@ -161,7 +162,11 @@ def _refuse(path: Path, scheme: str, card: dict, found: dict, why: str) -> list[
 def _make_int8(
     fp32: Path, int8: Path, dataset: Dataset, card: dict, how: Preprocessing, val_pixels: np.ndarray, val_labels: np.ndarray
 ) -> tuple[dict, dict, str]:  # fmt: skip
-    """Write int8, searched on training rows, and the table of candidates; return how it was made, the proof, and why it is none, or ""."""
+    """Write int8, with learned ranges, or searched on training rows, with the table of candidates; return how it was made, the proof, and why it is
+    none, or ""."""
+    if "ranges" in card.get("compression", {}):
+        made, proof = quantize_learned(fp32, int8, card["compression"]["ranges"]), prove(int8)
+        return made, proof, why_not_int8(proof, made["convolutions_in_float"])
     calibration, ranked_on = (_decode_all(rows, how) for rows in calibration_rows(dataset, card))
     with tempfile.TemporaryDirectory() as place:
         trials, rows = search(fp32, calibration, ranked_on, Path(place))

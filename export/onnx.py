@@ -1,5 +1,6 @@
 """Keras to ONNX: uint8 RGB in, probabilities and embedding out, preprocessing inside. Loads TensorFlow."""
 
+import collections
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ def convert(model: tf_keras.Model, path: Path) -> None:
     proto, _ = tf2onnx.convert.from_function(answer, signature, opset=OPSET)
     _name_batch(proto)
     _drop_idle_reshapes(proto)
+    _join_product_and_bias(proto)
     fold_preprocessing(proto)
     onnx.checker.check_model(proto)
     onnx.save(proto, path)
@@ -78,6 +80,25 @@ def fold_preprocessing(proto: onnx.ModelProto) -> bool:
     proto.graph.initializer.extend(initializers)
     del proto.graph.value_info[:]
     return True
+
+
+def _join_product_and_bias(proto: onnx.ModelProto) -> None:
+    """Write the head's MatMul and Add as one Gemm: int8 rounds what comes out of each operator, and logits once are enough."""
+    stored = {i.name for i in proto.graph.initializer}
+    users = collections.Counter(name for node in proto.graph.node for name in node.input)
+    made_by = {name: node for node in proto.graph.node for name in node.output}
+    gone = []
+    for node in proto.graph.node:
+        product, bias = node.input if node.op_type == "Add" else ("", "")
+        product, bias = (bias, product) if product in stored else (product, bias)
+        matmul = made_by.get(product)
+        if matmul is None or matmul.op_type != "MatMul" or matmul.input[1] not in stored or bias not in stored or users[product] != 1:
+            continue
+        node.op_type = "Gemm"
+        node.input[:] = [*matmul.input, bias]
+        gone.append(matmul)
+    for node in gone:
+        proto.graph.node.remove(node)
 
 
 def _chain_from(proto: onnx.ModelProto, name: str, kinds: tuple[str, ...]) -> list[onnx.NodeProto] | None:
