@@ -45,7 +45,8 @@ def as_training(args: argparse.Namespace) -> argparse.Namespace:
         raise UserError(f"{args.run_folder} has a card and no weights.h5; is it a bundle? Give the run that it was exported from")
     recipe = args.recipe or args.method
     labels = [card["label"]] if card.get("label") else []
-    settings = [f"resolution_px={card['resolution_px']}", f"aspect={Preprocessing.from_card(card['preprocessing']).aspect}", f"compression={args.method}", *args.settings]
+    how = Preprocessing.from_card(card["preprocessing"])
+    settings = [f"resolution_px={how.resolution_px}", f"aspect={how.aspect}", f"compression={args.method}", *args.settings]
     found = read_recipe(recipe, settings)
     if labels and not any(setting.replace(" ", "").startswith("label=") for setting in args.settings):
         settings.append(f"label={'.'.join([*labels, found.label])}")
