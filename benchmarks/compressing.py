@@ -150,7 +150,7 @@ def table(arms: dict[str, list[dict]]) -> str:
         whole = [one for one in rows if "top1" in one["int8"]]
         cells = [arm, str(len(rows)), _mean([one["fp32"]["top1"]["micro"] * 100 for one in rows]),
                  _mean([one["int8"]["top1"]["micro"] * 100 for one in whole]), _mean([one["int8"]["top1"]["macro"] * 100 for one in whole]),
-                 "; ".join(_change(one["int8"]["less_source"]) for one in whole if "less_source" in one),
+                 "; ".join(_change(one["int8"]["less_source"]) for one in whole if "less_source" in one["int8"]),
                  _mean([100 * one["compression"]["sparsity"] for one in rows if "sparsity" in one["compression"]], " %", 0),
                  _mean([one["compression"]["most_values"] for one in rows if arm == "cluster"], "", 0)]  # fmt: skip
         cells += [_mean([one[scheme]["zipped_mb"] for one in rows if "zipped_mb" in one[scheme]], "", 1) for scheme in SCHEMES]

@@ -248,10 +248,10 @@ def _fold(layer: layers.Layer, norm: layers.BatchNormalization | None) -> layers
     """Return a copy of a layer with weights, without activation, with a bias, and with the BatchNorm behind it folded in."""
     copy = type(layer).from_config({**layer.get_config(), "activation": "linear", "use_bias": True, "name": f"{layer.name}_folded"})
     copy.build(layer.input.shape)
-    kernel, *bias = layer.get_weights()
-    bias = bias[0] if bias else np.zeros(copy.bias.shape, np.float32)
+    kernel, *bias = (array.astype(np.float64) for array in layer.get_weights())
+    bias = bias[0] if bias else np.zeros(copy.bias.shape)
     if norm is not None:
-        *gamma, beta, mean, variance = norm.get_weights()
+        *gamma, beta, mean, variance = (array.astype(np.float64) for array in norm.get_weights())
         scale = (gamma[0] if gamma else 1.0) / np.sqrt(variance + norm.epsilon)
         kernel, bias = kernel * (scale[:, None] if isinstance(layer, layers.DepthwiseConv2D) else scale), beta + (bias - mean) * scale
     copy.set_weights([kernel, bias])
