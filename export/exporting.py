@@ -12,7 +12,7 @@ from export.bundle import CANDIDATES, SAMPLES, open_bundle, sha256_of, write_sam
 from export.learned import quantize_learned
 from export.proof import count_operators, prove, why_not_int8
 from export.quantize import halve
-from export.rows import calibration_rows, choose_balanced, held_back_rows
+from export.rows import calibration_rows, held_back_rows
 from export.runtime import Predictor, Settings, in_parts, part_size, run_unfused
 from export.search import report_accuracy, search, summary, tell_choice, write_candidates
 from export.speed import compare_speed, tell_speed
@@ -20,6 +20,7 @@ from export.verify import MAX_DP, MAX_DP_FUSED, gate, hostile_images, is_refused
 from family.card import write_card
 from family.data.dataset import Dataset, Rows
 from family.data.images import Preprocessing, decode_image, decode_rgb
+from family.data.order import choose_balanced
 from family.data.reading import map_ahead
 from family.errors import Failure
 from family.evaluation.predictions import level_maps
@@ -42,10 +43,10 @@ def export_run(
     Raises:
         Failure: fp32 does not give the run's answers, so there is nothing to export.
     """
-    from family.training.runs import load_run  # isort: skip  (TensorFlow, quietly, from here on)
+    from family.training.runs import load_calibrated  # isort: skip  (TensorFlow, quietly, from here on)
     from export.onnx import convert
 
-    model, card = load_run(run)
+    model, card = load_calibrated(run)
     how = Preprocessing.from_card(card["preprocessing"])
     val = held_back_rows(dataset, card)
     with whole_folder(out, made_of) as folder:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from family.data.dataset import Dataset, Rows, open_dataset
+from family.data.order import choose_balanced
 from family.errors import UserError
 
 N_CALIBRATION = 128
@@ -64,23 +65,6 @@ def check_calibration(dataset: Dataset, card: dict) -> str:
         raise UserError(f"--calibrate {dataset.folder}: its training rows hold {told} of {earlier.folder}, on which the run is judged; leave "
                         f"--calibrate out, or `family data import ... --splits-of {earlier.folder}` keeps them apart")  # fmt: skip
     return ""
-
-
-def choose_balanced(labels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
-    """Return up to n row numbers, the classes as even as they go: what int8 ranges should have seen."""
-    order = np.random.default_rng(seed).permutation(len(labels))
-    turn = _turns(labels[order])
-    return np.sort(order[np.argsort(turn, kind="stable")][:n])
-
-
-def _turns(labels: Iterable[int]) -> np.ndarray:
-    """Return for each row how many rows of its class came before it."""
-    seen: dict[int, int] = {}
-    turns = []
-    for label in labels:
-        turns.append(seen.get(int(label), 0))
-        seen[int(label)] = turns[-1] + 1
-    return np.array(turns)
 
 
 def _images(dataset: Dataset, splits: tuple[str, ...]) -> pa.ChunkedArray:

@@ -21,9 +21,11 @@ from export.runtime import run_unfused  # noqa: E402
 from family.compression.quantizing import GAIN, ChannelRounding, LearnedRange, Quantized, calibrate  # noqa: E402
 from family.compression.sparse import Clustered, Pruned, compressible, describe  # noqa: E402
 from family.errors import Failure, UserError  # noqa: E402
+from family.evaluation.calibration import at_temperature  # noqa: E402
 from family.models.builders import build_variant, logits_of  # noqa: E402
 from family.models.draws import RowDropout  # noqa: E402
 from family.training.optimizers import Optimizer  # noqa: E402
+from family.training.runs import load_calibrated, load_run  # noqa: E402
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (8, 64, 64, 3), np.uint8)
@@ -216,6 +218,13 @@ def test_two_ranks_compress_as_one_does_and_the_bundle_has_the_learned_ranges(pl
     made = json.loads((place / "bundle" / "card.json").read_text())["schemes"]["int8"]["made"]
     assert made["ranges"] == "learned" and made["n_ranges"] > 50
     family("verify", place / "bundle")
+
+
+def test_a_run_answers_with_its_temperature(place):
+    (model, card), (calibrated, told) = load_run(place / "run"), load_calibrated(place / "run")
+    assert told["temperature_inside"] == card["temperature"] != 1 and told["temperature"] == 1
+    images = RNG.integers(0, 256, (4, 32, 32, 3), np.uint8)
+    np.testing.assert_allclose(answers(calibrated, images), at_temperature(answers(model, images), card["temperature"]), atol=1e-6)
 
 
 @pytest.mark.parametrize("method, name", [("prune", "pruned"), ("cluster", "clustered")])
