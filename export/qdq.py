@@ -38,7 +38,7 @@ def write_qdq(
         if node.name not in quantized or (node.op_type in (*_MOVING, *_CLIPPING) and node.input[0] not in marked):
             continue  # what only passes values on is in float behind float
         taken = node.input if node.op_type not in (*_MOVING, *_CLIPPING) else node.input[:1]
-        for name in (name for name in taken if name not in stored):
+        for name in (name for name in taken if name and name not in stored):
             marked.setdefault(name, _scale_of(name, ranges))
         output = node.output[0]
         marked.setdefault(output, marked[node.input[0]] if node.op_type in _MOVING else _scale_of(output, ranges))
@@ -105,7 +105,7 @@ def _quantize_constants(node, stored: dict, marked: dict, most: int, new: dict[s
     if attributes.get("alpha", 1) != 1 or attributes.get("beta", 1) != 1:
         raise Failure(f"int8: {node.name} has alpha or beta, which is not quantized")
     axis = 0 if attributes.get("transB") else _WEIGHING[node.op_type]
-    bias = stored[node.input[2]] if len(node.input) > 2 else None
+    bias = stored[node.input[2]] if len(node.input) > 2 and node.input[2] in stored else None
     weights, step = stored[node.input[1]], marked[node.input[0]][0]
     scale = _weight_scale(weights, axis, most, step, bias)
     shape = [-1 if k == axis else 1 for k in range(weights.ndim)]
