@@ -7,6 +7,7 @@ from pathlib import Path
 
 from family.data.augment import Augment
 from family.errors import UserError, unknown_name
+from family.models.variants import ACTIVATIONS
 
 FOLDER = Path(__file__).parent / "recipes"
 OPTIMIZERS = ("adamw", "sgd", "rmsprop", "lamb")
@@ -43,6 +44,7 @@ class Recipe:
     distill_temperature: float = 2.0
     dropout: float = 0.2  # before the head
     drop_connect: float = 0.2  # stochastic depth of the trunk
+    activation: str = ""  # hard-swish, relu6 or relu in the place of the trunk's swish; "": the variant's own
     residual_gamma: float = 1.0  # with random weights: the first scale of the last BatchNorm of each residual branch
     ema_decay: float = 0.0  # of the weights, in the second phase; 0: none
     plateau_patience: int = 3  # epochs without a better training accuracy that end the head phase
@@ -142,10 +144,11 @@ def _check_ranges(recipe: Recipe) -> None:
         "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
         "weights_kept": ("last", "best"),
         "compression": ("", *COMPRESSIONS),
+        "activation": ("", *ACTIVATIONS),
     }
     for key, allowed in choices.items():
         if getattr(recipe, key) not in allowed:
-            raise unknown_name(f"value of {key}", getattr(recipe, key), allowed)
+            raise unknown_name(f"value of {key}", getattr(recipe, key), filter(None, allowed))
     shares = ("label_smoothing", "class_balance", "dropout", "drop_connect", "ema_decay", "batchnorm_momentum", "sparsity")
     wrong = [key for key, value in vars(recipe).items() if isinstance(value, float) and not math.isfinite(value)]
     wrong += [key for key in shares if not 0 <= getattr(recipe, key) < 1]

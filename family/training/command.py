@@ -18,8 +18,8 @@ from family.data.images import Preprocessing
 from family.data.order import n_updates
 from family.data.scopes import GENERAL, scope_name, scope_subtrees
 from family.errors import ComeBack, Ended, Failure, UserError
-from family.models.sources import NONE, check_source, check_teacher
-from family.models.variants import expected_step_ms, resolution_of, variant
+from family.models.sources import NONE, check_activation_kept, check_source, check_teacher
+from family.models.variants import check_activation, expected_step_ms, resolution_of, variant
 from family.outputs import MADE_OF, is_done, locked, read_json, whole_file, write_json
 from family.progress import next_command
 from family.recipe import Recipe, check_taught, read_recipe, to_toml
@@ -189,7 +189,11 @@ def _refuse(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> None:
             "Give weights, or a recipe of one phase: --recipe scratch"
         )
     dataset.scope(args.scope)
-    check_source(variant(args.variant), args.weights)
+    row = variant(args.variant)
+    check_source(row, args.weights)
+    check_activation(row, recipe.activation)
+    if args.weights != NONE and (recipe.head_epochs or recipe.batchnorm != "train"):
+        check_activation_kept(row, recipe.activation, args.weights)
     check_taught(recipe, bool(args.teacher))
     if recipe.compression and not (Path(args.weights) / "card.json").is_file():
         raise UserError(f"the recipe's compression = {recipe.compression!r} wants a trained run; got --weights {args.weights}. "
@@ -261,7 +265,8 @@ def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: Wo
             "the recipe watches validation accuracy (val_patience, weights_kept, schedule = plateau) and the dataset has no split val"
         )
     tf_keras.mixed_precision.set_global_policy(recipe.precision)
-    model = build_variant(args.variant, len(train.ontology.leaves), recipe.resolution_px, recipe.dropout, recipe.drop_connect)
+    shape = (recipe.resolution_px, recipe.dropout, recipe.drop_connect, recipe.activation)
+    model = build_variant(args.variant, len(train.ontology.leaves), *shape)
     loaded = load_trunk(model, args.weights) if args.weights != NONE else None
     if loaded is None and recipe.residual_gamma != 1:
         soften_residuals(model, recipe.residual_gamma)
@@ -320,6 +325,7 @@ def _card(args, dataset, recipe, world, devices, train, how, loaded, phases, mod
         "scope": scope_name(args.scope),
         "subtrees": scope_subtrees(args.scope),
         "label": recipe.label or None,
+        **({"activation": recipe.activation} if recipe.activation else {}),  # an earlier version's cards have none
         "classes": list(train.ontology.leaves),
         "paths": [train.ontology.path_of[leaf] for leaf in train.ontology.leaves],
         "node_ids": dict(zip(train.ontology.paths, train.ontology.ids, strict=True)),

@@ -35,7 +35,7 @@ def load_run(run: Path) -> tuple[tf_keras.Model, dict]:
     card = read_card(run)
     if not (Path(run) / WEIGHTS).is_file():
         raise UserError(f"{run} has a card and no {WEIGHTS}; is it a bundle?")
-    model = build_variant(card["variant"], len(card["classes"]), card["resolution_px"])
+    model = build_variant(card["variant"], len(card["classes"]), card["resolution_px"], activation=card.get("activation", ""))
     stored = read_layers(Path(run) / WEIGHTS)
     for layer in model.layers:
         if layer.weights:
