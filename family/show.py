@@ -58,7 +58,7 @@ def _results(rows: list[dict]) -> str:
 
 
 def _card(card: dict) -> str:
-    shown = {key: card.get(key) for key in ("name", "variant", "resolution_px", "scope", "label", "n_parameters")}
+    shown = {key: card.get(key) for key in ("name", "variant", "resolution_px", "scope", "label", "activation", "n_parameters")}
     shown["categories"] = len(card["classes"])
     shown["preprocessing"] = ", ".join(f"{key} {value}" for key, value in card["preprocessing"].items())
     shown["dataset"] = card.get("dataset", {}).get("name")

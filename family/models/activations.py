@@ -16,7 +16,7 @@ class HardSwish(layers.Layer):
         return x * tf.nn.relu6(x + 3) / 6
 
 
-_LAYERS = {"hard-swish": HardSwish, "relu6": partial(layers.ReLU, 6.0), "relu": layers.ReLU}
+LAYERS = {"hard-swish": HardSwish, "relu6": partial(layers.ReLU, 6.0), "relu": layers.ReLU}
 
 
 def swapping(activation: str, replace: Callable) -> Callable:
@@ -31,6 +31,6 @@ def swapping(activation: str, replace: Callable) -> Callable:
 
     def replace_swish(layer: layers.Layer) -> layers.Layer:
         is_swish = isinstance(layer, layers.Activation) and layer.activation.__name__ == "swish"
-        return _LAYERS[activation](name=layer.name) if is_swish else replace(layer)
+        return LAYERS[activation](name=layer.name) if is_swish else replace(layer)
 
     return replace_swish
