@@ -102,7 +102,7 @@ def write_run(folder, **changes):
         ({"activation": "relu6"}, "b0", "relu6", None),
         ({"activation": "relu6"}, "b0", "", "trained with relu6 and would get swish.*--set activation=relu6\\)"),
         ({"activation": "relu6"}, "b0", "relu", "trained with relu6 and would get relu\\."),
-        ({}, "lite0", "", "trained with swish and would get relu6.* or train all of it"),
+        ({}, "lite0", "", "trained with swish and would get relu6.*as they are loaded: train all of it"),
         ({"variant": "lite0"}, "lite0", "", None),
     ],
 )

@@ -82,11 +82,9 @@ def check_activation_kept(row: Variant, activation: str, source: str) -> None:
         card = read_card(source)
         had = card.get("activation") or variant(card["variant"]).activation
     if had != (activation or row.activation):
+        ways = [f"keep it (--set activation={'' if had == row.activation else had})"] if row.activation in ("swish", had) else []
+        ways.append("train all of it (--recipe cheaper, or --set head_epochs=0 --set batchnorm=train)")
         raise UserError(
             f"the trunk of {source} was trained with {had} and would get {activation or row.activation}. This recipe keeps the trunk, or its BatchNorm "
-            f"statistics, as they are loaded: {_set_activation(row, had)}or train all of it (--recipe cheaper, or --set head_epochs=0 --set batchnorm=train)"
+            f"statistics, as they are loaded: {', or '.join(ways)}"
         )
-
-
-def _set_activation(row: Variant, had: str) -> str:
-    return f"keep it (--set activation={'' if had == row.activation else had}), " if row.activation in ("swish", had) else ""
