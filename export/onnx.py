@@ -115,12 +115,12 @@ def fold_hard_swish(proto: onnx.ModelProto) -> int:
     for add in [node for node in proto.graph.node if node.op_type == "Add"]:
         chain = _chain_from(proto, add.output[0], ("Clip", "Mul", "Mul"))
         convolution = makers.get(add.input[0])
-        if chain is None or convolution is None or convolution.op_type != "Conv":
+        if chain is None or convolution is None or convolution.op_type != "Conv" or not all(name in stored for name in convolution.input[1:]):
             continue
         clip, sixth, product = chain
-        constants = [_value_of(name, stored) for name in (add.input[1], *clip.input[1:], *sixth.input)]
+        constants = [value for name in (add.input[1], *clip.input[1:], *sixth.input) if (value := _value_of(name, stored)) is not None]
         users = [node for node in proto.graph.node if add.input[0] in node.input]
-        if not np.allclose([value for value in constants if value is not None], [3, 0, 6, 1 / 6]) or users != [add, product]:
+        if len(constants) != 4 or not np.allclose(constants, [3, 0, 6, 1 / 6]) or users != [add, product]:
             continue
         for place, name in enumerate(convolution.input[1:], 1):  # others may use the same array, such as a bias of zeros
             convolution.input[place] = f"{convolution.name}/over_root_6/{place}"
