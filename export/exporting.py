@@ -21,7 +21,7 @@ from family.card import write_card
 from family.data.dataset import Dataset, Rows
 from family.data.images import Preprocessing, decode_image, decode_rgb
 from family.data.order import choose_balanced
-from family.data.reading import map_ahead
+from family.data.reading import decode_all
 from family.errors import Failure
 from family.evaluation.predictions import level_maps
 from family.machine import cpu_model
@@ -132,7 +132,7 @@ def _export_smaller(
 ) -> list[str]:
     """Make a scheme's file, judge it and note it in the card; return why it was refused, or nothing."""
     path = folder / f"model.{scheme}.onnx"
-    pixels = _decode_all(val, how)
+    pixels = decode_all(val, how)
     made, proof, why = MAKERS[scheme](folder / "model.fp32.onnx", path, dataset, card, how, pixels, val.labels)
     if why:
         return _refuse(path, scheme, card, {"proof": proof, "made": made}, f"since it is none: {why}")
@@ -168,7 +168,7 @@ def _make_int8(
     if "ranges" in card.get("compression", {}):
         made, proof = quantize_learned(fp32, int8, card["compression"]["ranges"]), prove(int8)
         return made, proof, why_not_int8(proof, made["convolutions_in_float"])
-    calibration, ranked_on = (_decode_all(rows, how) for rows in calibration_rows(dataset, card))
+    calibration, ranked_on = (decode_all(rows, how) for rows in calibration_rows(dataset, card))
     with tempfile.TemporaryDirectory() as place:
         trials, rows = search(fp32, calibration, ranked_on, Path(place))
         (chosen,) = (row for row in rows if row["chosen"])
@@ -188,10 +188,6 @@ def _make_fp16(fp32: Path, fp16: Path, *_) -> tuple[dict, dict, str]:
 
 
 MAKERS = {"fp16": _make_fp16, "int8": _make_int8}  # of the schemes that are judged against fp32, in the order in which they are made
-
-
-def _decode_all(rows: Rows, how: Preprocessing) -> np.ndarray:
-    return np.stack(list(map_ahead(lambda row: decode_image(rows.read(row), how), range(len(rows)))))
 
 
 def _sample_images(rows: Rows, how: Preprocessing) -> list[bytes]:

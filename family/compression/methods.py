@@ -3,15 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import tf_keras
 
 from family.compression.quantizing import Quantized
 from family.compression.sparse import Clustered, Pruned, describe
 from family.data.dataset import Rows
-from family.data.images import Preprocessing, decode_image
+from family.data.images import Preprocessing
 from family.data.order import choose_balanced, n_updates
-from family.data.reading import map_ahead
+from family.data.reading import decode_all
 from family.recipe import Recipe
 
 N_CALIBRATION = 128  # training rows from which the first ranges come
@@ -32,7 +31,7 @@ def begin(recipe: Recipe, model: tf_keras.Model, train: Rows, how: Preprocessing
 
 def _quantize(recipe: Recipe, model: tf_keras.Model, train: Rows, how: Preprocessing) -> Compression:
     rows = train.take(choose_balanced(train.labels, N_CALIBRATION))
-    images = np.stack(list(map_ahead(lambda row: decode_image(rows.read(row), how), range(len(rows)))))
+    images = decode_all(rows, how)
     copy = Quantized(model, images)
 
     def finish() -> dict:
