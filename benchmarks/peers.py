@@ -144,19 +144,19 @@ def _stand(name: str, folder: Path, words: list[str]) -> AbstractContextManager[
 
 
 def _time(names: list[str], stand: Callable[[str], AbstractContextManager[Side]], n_rounds: int) -> tuple[int, list[dict]]:
-    """Return the images of a turn and the rounds: seconds of each side."""
+    """Return the images of a turn, and of each round what each side's turn took."""
     with ExitStack() as stack:
         sides = {name: stack.enter_context(stand(name)) for name in names}
         warm_s = [sides[name].take_turn(0, 2)[0]["s"] / 2 for name in names]
         n_images = int(np.clip(_TURN_S / max(*warm_s, 1e-9), 1, _MOST_AT_ONCE))
-        return n_images, time_rounds(lambda name, turn: sides[name].take_turn(1 + turn, n_images)[0]["s"], names, n_rounds)
+        return n_images, time_rounds(lambda name, turn: sides[name].take_turn(1 + turn, n_images)[0], names, n_rounds)
 
 
-def time_rounds(take_turn: Callable[[str, int], float], names: list[str], n_rounds: int) -> list[dict[str, float]]:
+def time_rounds(take_turn: Callable[[str, int], dict], names: list[str], n_rounds: int) -> list[dict[str, dict]]:
     """Return what each side's turn gave in each round; the order within a round is drawn.
 
     Args:
-        take_turn: (side, number of the round) -> seconds.
+        take_turn: (side, number of the round) -> {"s", "processor_s"}.
     """
     rounds = []
     for turn in progress(range(n_rounds), "comparing", unit="rounds"):
@@ -166,10 +166,17 @@ def time_rounds(take_turn: Callable[[str, int], float], names: list[str], n_roun
     return rounds
 
 
-def compare(rounds: list[dict[str, float]], name: str, other: str) -> dict:
-    """Return {"ratio", "interval"}: the median over rounds of a side's time over another's, and its 95 % interval."""
-    ratios = [found[name] / found[other] for found in rounds]
-    return {"ratio": float(np.median(ratios)), "interval": interval_of_median(ratios)}
+def compare(rounds: list[dict[str, dict]], name: str, other: str) -> dict:
+    """Return a side's time over another's: {"ratio", "interval"}, the median over rounds with its 95 % interval, and the same of `processor_time`.
+
+    Processor time, of all threads, leaves out what a busy machine lets a side wait.
+    """
+
+    def of(key: str) -> dict:
+        ratios = [found[name][key] / found[other][key] for found in rounds]
+        return {"ratio": float(np.median(ratios)), "interval": interval_of_median(ratios)}
+
+    return {**of("s"), "processor_time": of("processor_s")}
 
 
 def _about(args: argparse.Namespace, bundle: Bundle, side: Peer, dataset) -> dict:
@@ -200,7 +207,7 @@ def _row(args: argparse.Namespace, bundle: Bundle, side: Peer, dataset, shared: 
     row["against"] = {
         scheme: {"model_sha256": bundle.schemes[scheme]["sha256"], **compare(rounds, side.name, f"ours-{scheme}")} for scheme in others
     }
-    row["model_ms"] = 1000 * float(np.median([found[side.name] for found in rounds])) / shared["images_a_round"]
+    row["model_ms"] = 1000 * float(np.median([found[side.name]["s"] for found in rounds])) / shared["images_a_round"]
     return row
 
 
@@ -215,7 +222,10 @@ def same_measurement(old: dict, new: dict) -> bool:
     """Say whether a new row measures what an old one did; of a bundle that was exported anew, it takes the place of the old one's."""
 
     def key(row: dict) -> list:
-        return [*(row.get(name) for name in ("kind", "bundle", "side", "threads")), *(row["machine"].get(name) for name in ("name", "cpu", "cores"))]
+        return [
+            *(row.get(name) for name in ("kind", "bundle", "side", "threads")),
+            *(row["machine"].get(name) for name in ("name", "cpu", "cores")),
+        ]
 
     return old["kind"] == new["kind"] and key(old) == key(new)
 
