@@ -148,7 +148,7 @@ def _time(names: list[str], stand: Callable[[str], AbstractContextManager[Side]]
     with ExitStack() as stack:
         sides = {name: stack.enter_context(stand(name)) for name in names}
         warm_s = [sides[name].take_turn(0, 2)[0]["s"] / 2 for name in names]
-        n_images = int(np.clip(_TURN_S / max(*warm_s, 1e-9), 1, _MOST_AT_ONCE))
+        n_images = int(np.clip(_TURN_S / max(np.median(warm_s), 1e-9), 1, _MOST_AT_ONCE))
         return n_images, time_rounds(lambda name, turn: sides[name].take_turn(1 + turn, n_images)[0], names, n_rounds)
 
 

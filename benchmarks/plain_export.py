@@ -19,23 +19,24 @@ def main() -> int:
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("out", type=Path, metavar="FILE.onnx")
     args = parser.parse_args()
-    return exit_code_of(lambda: write_plain(args.run, args.out))
+    return exit_code_of(lambda: _export(args.run, args.out))
 
 
-def write_plain(run: Path, out: Path) -> None:
-    """Write a run's Keras model with tf2onnx: image float32 [N, px, px, 3] -> probabilities float32 [N, n_classes].
+def _export(run: Path, out: Path) -> None:
+    from family.training.runs import load_run
 
-    Raises:
-        UserError: it is no finished run.
-    """
-    from family.training.runs import load_run  # isort: skip  (TensorFlow, quietly, from here on)
+    model, _ = load_run(run)
+    with whole_file(out) as partial:
+        convert_plainly(model, partial)
+
+
+def convert_plainly(model, path: Path) -> None:
+    """Write a Keras model with tf2onnx: float32 [N, px, px, 3] -> `probabilities` float32 [N, n_classes]."""
     import tf2onnx
 
     from export.onnx import OPSET
 
-    model, _ = load_run(run)
-    with whole_file(out) as partial:
-        tf2onnx.convert.from_keras(model, opset=OPSET, output_path=str(partial))
+    tf2onnx.convert.from_keras(model, opset=OPSET, output_path=str(path))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+ort = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 from benchmarks import peer_table  # noqa: E402
 from benchmarks.measurements import check_row  # noqa: E402
 from benchmarks.peers import LEAST_ROUNDS, PLAIN, SIDES, compare, same_measurement, time_rounds, wanted_sides  # noqa: E402
@@ -96,6 +96,27 @@ def test_sides_are_those_that_can_be(folders):
     assert wanted_sides(bundle, False, False) == ["ours-fp32", "ours-int8", "openvino-fp32", "openvino-bf16"]
     assert wanted_sides(bundle, True, True) == list(SIDES)
     assert wanted_sides(open_bundle(folders / "no-fp32"), False, True)[:2] == ["ours-int8", PLAIN]
+
+
+def test_the_plain_export_is_the_same_model_without_our_changes(tmp_path):
+    pytest.importorskip("tf_keras", reason="TensorFlow is not installed")
+    import onnx
+
+    from benchmarks.plain_export import convert_plainly
+    from export.onnx import convert
+    from family.models.builders import build_variant
+
+    model = build_variant("b0", 5, 32)
+    convert(model, tmp_path / "ours.onnx")
+    convert_plainly(model, tmp_path / "plain.onnx")
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    answers = [
+        ort.InferenceSession(str(tmp_path / name), providers=["CPUExecutionProvider"]).run(["probabilities"], {"image": images.astype(dtype)})[0]
+        for name, dtype in (("ours.onnx", np.uint8), ("plain.onnx", np.float32))
+    ]
+    np.testing.assert_allclose(*answers, atol=1e-5)
+    ours, plain = (Counter(node.op_type for node in onnx.load(tmp_path / name).graph.node) for name in ("ours.onnx", "plain.onnx"))
+    assert plain["Reshape"] > 0 == ours["Reshape"] and plain["Mul"] == ours["Mul"] + 1 and plain["Conv"] == ours["Conv"]
 
 
 @pytest.mark.parametrize(
