@@ -18,6 +18,7 @@ from export.learned import quantize_learned  # noqa: E402
 from export.onnx import convert  # noqa: E402
 from export.proof import prove, why_not_int8  # noqa: E402
 from export.runtime import run_unfused  # noqa: E402
+from family.compression import command  # noqa: E402
 from family.compression.quantizing import GAIN, ChannelRounding, LearnedRange, Quantized, calibrate  # noqa: E402
 from family.compression.sparse import Clustered, Pruned, compressible, describe  # noqa: E402
 from family.errors import Failure, UserError  # noqa: E402
@@ -239,6 +240,19 @@ def test_a_compressed_run_is_a_run(place, method, name):
     kernels = [array for key, array in weights_of(out).items() if key.endswith("block6b_expand_conv/kernel:0")]
     assert len(kernels) == 1 and ((kernels[0] == 0).mean() > 0.69 if method == "prune" else len(np.unique(kernels[0])) <= 16)
     assert "lite0" in family("show", out).stdout
+
+
+def test_a_compressed_run_keeps_the_activation_of_its_own(place, tmp_path):
+    card = json.loads((place / "run" / "card.json").read_text())
+    for activation in ("relu6", "hard-swish"):
+        (tmp_path / activation).mkdir()
+        (tmp_path / activation / "weights.h5").touch()
+        (tmp_path / activation / "card.json").write_text(json.dumps({**card, "variant": "b0", "activation": activation}))
+    words = {"dataset": place / "data", "out": tmp_path, "method": "qat", "recipe": None, "scope": None, "ranks": 1, "resume": False, "settings": [], "fresh": False}
+    args = command.as_training(command.argparse.Namespace(run_folder=tmp_path / "relu6", **words))
+    assert "activation=relu6" in args.settings and "label=small.qat" in args.settings and args.teacher == [tmp_path / "relu6"]
+    with pytest.raises(UserError, match="hard-swish"):
+        command.as_training(command.argparse.Namespace(run_folder=tmp_path / "hard-swish", **words))
 
 
 def test_what_cannot_be_compressed_is_refused(place, tmp_path):

@@ -46,7 +46,10 @@ def as_training(args: argparse.Namespace) -> argparse.Namespace:
     recipe = args.recipe or args.method
     labels = [card["label"]] if card.get("label") else []
     how = Preprocessing.from_card(card["preprocessing"])
-    settings = [f"resolution_px={how.resolution_px}", f"aspect={how.aspect}", f"compression={args.method}", *args.settings]
+    activation = card.get("activation", "")
+    if activation == "hard-swish" and args.method == "qat":
+        raise UserError("quantization-aware training doesn't know the roundings inside of hard-swish yet; swish, relu6 and relu are known")
+    settings = [f"resolution_px={how.resolution_px}", f"aspect={how.aspect}", f"compression={args.method}", f"activation={activation}", *args.settings]
     found = read_recipe(recipe, settings)
     if labels and not any(setting.replace(" ", "").startswith("label=") for setting in args.settings):
         settings.append(f"label={'.'.join([*labels, found.label])}")
