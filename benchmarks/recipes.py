@@ -119,7 +119,7 @@ def steps(args: argparse.Namespace, comparison: Comparison, datasets: dict[int, 
     trainings, evaluations = [], []
 
     def train(name: str, dataset: Path, variant: str, fields: dict, *more: str) -> None:
-        run = args.work / "runs" / name
+        run = args.work / args.what / "runs" / name
         source = files.get(variant) or files.get(published(variant))
         if source is None:
             raise UserError(f"--weights {published(variant)}=FILE is wanted for {variant}")
@@ -128,14 +128,14 @@ def steps(args: argparse.Namespace, comparison: Comparison, datasets: dict[int, 
         words += ["--features", str(args.work / "features"), *more]
         words += [word for setting in (*(f"{key}={value}" for key, value in fields.items()), *args.settings) for word in ("--set", setting)]
         trainings.append(Step(tuple(words)))
-        evaluations.append(Step(("evaluate", str(run), str(dataset), "--out", str(args.work / "evaluations" / name)), (run / "card.json",)))
+        evaluations.append(Step(("evaluate", str(run), str(dataset), "--out", str(args.work / args.what / "evaluations" / name)), (run / "card.json",)))
 
     if comparison.taught:
         train("teacher", args.dataset, TEACHER["variant"], TEACHER["fields"])
     for seed, dataset in datasets.items():
         for variant, shared in comparison.members.items():
             for arm, fields in comparison.arms.items():
-                taught = ("--teacher", str(args.work / "runs" / "teacher")) if arm in comparison.taught else ()
+                taught = ("--teacher", str(args.work / args.what / "runs" / "teacher")) if arm in comparison.taught else ()
                 train(_name(variant, arm, seed), dataset, variant, {**shared, **fields, "seed": seed}, *taught)
     return trainings + evaluations
 
@@ -167,7 +167,7 @@ def _figures(args: argparse.Namespace, comparison: Comparison, folder: Path, nam
     """Return a run's figures on the test rows, from its predictions."""
     dataset = open_dataset(folder)
     ontology, train = dataset.ontology, dataset.rows("train")
-    answered = pa.parquet.read_table(args.work / "evaluations" / name / "predictions.parquet", columns=["true_id", "top_ids"])
+    answered = pa.parquet.read_table(args.work / args.what / "evaluations" / name / "predictions.parquet", columns=["true_id", "top_ids"])
     labels = np.array([ontology.class_of[true] for true in answered["true_id"].to_pylist()])
     answers = np.array([ontology.class_of[top[0]] for top in answered["top_ids"].to_pylist()])
     counts = np.bincount(train.labels, minlength=len(ontology.leaves))
@@ -176,12 +176,12 @@ def _figures(args: argparse.Namespace, comparison: Comparison, folder: Path, nam
 
 
 def _teacher_figures(args: argparse.Namespace) -> dict[str, float]:
-    top1 = read_json(args.work / "evaluations" / "teacher" / "metrics.json")["top1"]
+    top1 = read_json(args.work / args.what / "evaluations" / "teacher" / "metrics.json")["top1"]
     return {"top1": top1["micro"], "macro": top1["macro"]}
 
 
 def _train_s(args: argparse.Namespace, name: str) -> float:
-    return round(sum(phase["s"] + phase.get("features_s", 0) for phase in read_json(args.work / "runs" / name / "card.json")["training"]["phases"]), 1)
+    return round(sum(phase["s"] + phase.get("features_s", 0) for phase in read_json(args.work / args.what / "runs" / name / "card.json")["training"]["phases"]), 1)
 
 
 if __name__ == "__main__":
