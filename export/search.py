@@ -4,6 +4,7 @@ No setting is best for every model: of EfficientNetV2-B0 everything may be in in
 """
 
 import csv
+import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -75,10 +76,13 @@ class Trials:
         }
         return row
 
-    def time(self, base: dict, other: dict) -> tuple[float, bool]:
-        """Return the time of one candidate over that of another, one thread, single images, in turns; and whether they are shown to differ."""
+    def compare_time(self, base: dict, other: dict) -> tuple[float, bool]:
+        """Return the time of one candidate over that of another, one thread, single images, in turns; and whether they are shown to differ.
+
+        Seconds are the processor's: on a machine with other work, two runs on a wall clock were up to 0.4 apart, by this one 0.06.
+        """
         sessions = [open_session(str(path), Settings(provider="cpu", threads=1)) for path in (self.write(base, "base"), self.write(other))]
-        found = compare_speed(*(partial(_predict, session) for session in sessions), self.images[:N_TIMED_ON])
+        found = compare_speed(*(partial(_predict, session) for session in sessions), self.images[:N_TIMED_ON], time.thread_time)
         low, high = found["interval"]
         return 1 / found["ratio"], not low <= 1 <= high
 
@@ -143,10 +147,10 @@ def _choose(trials: Trials, rows: list[dict]) -> list[dict]:
         best.setdefault(tuple(row["blocks_in_float"]), row)
     base = best[()]
     for row in progress(best.values(), "timing", unit="candidates"):
-        row["relative_time"] = 1.0 if row is base else trials.time(base, row)[0]
+        row["relative_time"] = 1.0 if row is base else trials.compare_time(base, row)[0]
     chosen = min(best.values(), key=score)
     other = trials.measure(chosen["ranges"], chosen["blocks_in_float"], "QOperator")
-    ratio, differs = trials.time(chosen, other)
+    ratio, differs = trials.compare_time(chosen, other)
     other["relative_time"] = chosen["relative_time"] * (ratio if differs else 1)
     min((chosen, other), key=score)["chosen"] = True  # QDQ where they are the same
     return [*rows, other]
