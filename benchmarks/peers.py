@@ -24,7 +24,7 @@ from family.progress import progress
 OURS = ("fp32", "int8")  # our schemes that are in the rounds
 PLAIN = "plain-fp32"
 LEAST_ROUNDS = 6  # fewer have no 95 % interval of a median
-_TURN_S, _MOST_AT_ONCE = 0.1, 8  # of images in a turn, as `export.speed`
+_TURN_S, _MOST_AT_ONCE = 0.1, 8  # of images in a turn, as `export.speed`; here in processor time
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _time(names: list[str], stand: Callable[[str], AbstractContextManager[Side]]
     """Return the images of a turn, and of each round what each side's turn took."""
     with ExitStack() as stack:
         sides = {name: stack.enter_context(stand(name)) for name in names}
-        warm_s = [sides[name].take_turn(0, 2)[0]["s"] / 2 for name in names]
+        warm_s = [sides[name].take_turn(0, 2)[0]["processor_s"] / 2 for name in names]
         n_images = int(np.clip(_TURN_S / max(np.median(warm_s), 1e-9), 1, _MOST_AT_ONCE))
         return n_images, time_rounds(lambda name, turn: sides[name].take_turn(1 + turn, n_images)[0], names, n_rounds)
 
