@@ -66,8 +66,9 @@ def quantize(fp32: Path, int8: Path, images: np.ndarray, preset: str) -> None:
 def choose_settings(path: Path, precision: str, n_threads: int, images: np.ndarray, reference: np.ndarray) -> tuple[dict, dict[str, dict]]:
     """Return the settings in which single images were answered the fastest in a trial, and {"ms", "agreement"} of all that were tried.
 
-    They take turns, so that a busy machine slows all; the median of rounds counts, of one thread in processor time, which leaves out waiting. Settings that spoil the answers are passed over: a small network that
-    NNCF had quantized answered the same to every image with a free batch (OpenVINO 2026.4.1), and rightly with a batch of 1.
+    They take turns, so that a busy machine slows all; the median of rounds counts, of one thread in processor time, which leaves out waiting. Settings
+    that spoil the answers are passed over: a small network that NNCF had quantized answered the same to every image with a free batch (OpenVINO
+    2026.4.1), and rightly with a batch of 1.
 
     Args:
         images: uint8 [n, px, px, 3].
