@@ -181,7 +181,8 @@ def _teacher_figures(args: argparse.Namespace) -> dict[str, float]:
 
 
 def _train_s(args: argparse.Namespace, name: str) -> float:
-    return round(sum(phase["s"] + phase.get("features_s", 0) for phase in read_json(args.work / args.what / "runs" / name / "card.json")["training"]["phases"]), 1)
+    phases = read_json(args.work / args.what / "runs" / name / "card.json")["training"]["phases"]
+    return round(sum(phase["s"] + phase.get("features_s", 0) for phase in phases), 1)
 
 
 if __name__ == "__main__":

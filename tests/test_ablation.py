@@ -79,3 +79,10 @@ def test_the_page_holds_the_tables_of_the_checked_in_distillation(variant):
     root = Path(__file__).parent.parent
     result = json.loads((root / "benchmarks" / "results" / "recipes-distill.json").read_text(encoding="utf-8"))
     assert f"<!-- distill {variant} -->\n\n{table(result['summary'][variant])}\n" in (root / "family" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("what", ["tail", "tree"])
+def test_the_page_holds_the_tables_of_the_checked_in_whole_trainings(what):
+    root = Path(__file__).parent.parent
+    result = json.loads((root / "benchmarks" / "results" / f"recipes-{what}.json").read_text(encoding="utf-8"))
+    assert f"<!-- recipes {what} -->\n\n{table(result['summary']['v2-b0'])}\n" in (root / "family" / "README.md").read_text(encoding="utf-8")

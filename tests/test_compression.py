@@ -248,7 +248,8 @@ def test_a_compressed_run_keeps_the_activation_of_its_own(place, tmp_path):
         (tmp_path / activation).mkdir()
         (tmp_path / activation / "weights.h5").touch()
         (tmp_path / activation / "card.json").write_text(json.dumps({**card, "variant": "b0", "activation": activation}))
-    words = {"dataset": place / "data", "out": tmp_path, "method": "qat", "recipe": None, "scope": None, "ranks": 1, "resume": False, "settings": [], "fresh": False}
+    words = {"dataset": place / "data", "out": tmp_path, "method": "qat", "recipe": None, "scope": None, "ranks": 1, "resume": False, "settings": [],
+             "fresh": False}  # fmt: skip
     args = command.as_training(command.argparse.Namespace(run_folder=tmp_path / "relu6", **words))
     assert "activation=relu6" in args.settings and "label=small.qat" in args.settings and args.teacher == [tmp_path / "relu6"]
     with pytest.raises(UserError, match="hard-swish"):
@@ -286,3 +287,10 @@ def test_a_comparison_trains_exports_and_evaluates_every_arm(tmp_path):
     *_, pruned, other = compressing.table({"prune": rows, "qat": refused}).splitlines()
     assert pruned == "| prune | 1 | 90.00 | 90.00 | 80.00 | -0.50 (-1.00 to +0.10, not shown) | 70 % |  | 2.0 | 2.0 |"
     assert other == "| qat | 1 | 90.00 |  |  |  |  |  | 2.0 |  |"
+
+
+def test_the_page_holds_the_tables_of_the_checked_in_result():
+    root = Path(__file__).parent.parent
+    result = json.loads((root / "benchmarks" / "results" / "compressing.json").read_text(encoding="utf-8"))
+    text = (root / "family" / "README.md").read_text(encoding="utf-8")
+    assert result["members"] and all(f"<!-- compressing {member} -->\n\n{compressing.table(arms)}\n" in text for member, arms in result["members"].items())
