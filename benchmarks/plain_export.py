@@ -23,9 +23,9 @@ def main() -> int:
 
 
 def _export(run: Path, out: Path) -> None:
-    from family.training.runs import load_run
+    from family.training.runs import load_calibrated
 
-    model, _ = load_run(run)
+    model, _ = load_calibrated(run)
     with whole_file(out) as partial:
         convert_plainly(model, partial)
 

@@ -46,6 +46,10 @@ def tensor_ranges(model: onnx.ModelProto, ranges: dict[str, list[float]]) -> dic
             found[output] = tuple(ranges[f"{layer}/linear"])
         elif layer in ranges:
             found[output] = tuple(ranges[layer])
+    for node in model.graph.node:  # a range that learned may pass the bound of its rectifier by rounding, which would have to stay in the file then
+        if node.op_type in ("Clip", "Relu") and node.output[0] in found:
+            bounds = [float(stored[name]) for name in node.input[1:] if name in stored] or [0.0]
+            found[node.output[0]] = (max(found[node.output[0]][0], bounds[0]), min([found[node.output[0]][1], *bounds[1:]]))
     for node in model.graph.node:  # what only a rectifier sees is rounded behind it, and has its range
         if node.op_type in ("Clip", "Relu") and node.output[0] in found:
             found.setdefault(node.input[0], found[node.output[0]])

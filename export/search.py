@@ -114,8 +114,8 @@ def search(fp32: Path, calibration: np.ndarray, ranked_on: np.ndarray, folder: P
 def _climb(trials: Trials, ranges: str) -> tuple[list[list[str]], list[dict]]:
     """Return sets of blocks to keep in float, each holding the one before, and the rows of all probes.
 
-    Each block is probed alone, and with the next: what lies between two blocks is in float where both are (of B0 neither stem nor block1a matters alone,
-    and nothing matters as much as both). Then the ladder grows by what lowers the divergence most, of the N_RIVALS that did so at first.
+    Each block is probed alone, and with the one behind it: what lies between two blocks is in float where both are (of B0 neither stem nor block1a matters
+    alone, and nothing matters as much as both). Then the ladder grows by what lowers the divergence most, of the N_RIVALS that did so at first.
     """
     blocks = list(trials.blocks)
     units = [[block] for block in blocks] + [list(pair) for pair in zip(blocks, blocks[1:], strict=False)]

@@ -134,7 +134,7 @@ def test_a_run_is_rebuilt_with_what_its_card_tells(tmp_path):
 
 
 def test_a_training_writes_it_into_the_card_and_no_other_recipe_keeps_the_trunk(tmp_path):
-    family("data", "synth", tmp_path / "d", "--listings", 48, "--categories", 4)
+    family("data", "synth", tmp_path / "d", "--listings", 48, "--categories", 12)
     words = ["train", tmp_path / "d", "--variant", "b0", "--set", f"resolution_px={PX}", "--set", "max_updates=1", "--set", "batch_size=8"]
     family(*words, "--out", tmp_path / "run", "--recipe", "cheaper", "--weights", "none", "--set", "activation=relu6")
     card = read_card(tmp_path / "run")
@@ -149,9 +149,10 @@ def test_a_training_writes_it_into_the_card_and_no_other_recipe_keeps_the_trunk(
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_an_export_runs_in_int8_without_an_operator_in_float_between(activation, tmp_path):
     onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    from small_models import quantize_plainly
+
     from export.onnx import convert
     from export.proof import prove, why_not_int8
-    from export.quantize import quantize
     from export.runtime import run_unfused
     from export.verify import hostile_images
 
@@ -171,7 +172,7 @@ def test_an_export_runs_in_int8_without_an_operator_in_float_between(activation,
     np.testing.assert_allclose(run_unfused(tmp_path / "fp32.onnx", images), model.predict(images.astype(np.float32), verbose=0), atol=1e-5)
     operators = [node.op_type for node in onnx.load(tmp_path / "fp32.onnx").graph.node]
     assert (operators.count("Conv"), operators.count("Mul")) == (3, 3 if activation == "hard-swish" else 0), "hard-swish has one product left"
-    quantize(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", images[:20], images[20:])
+    quantize_plainly(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", images)
     proof = prove(tmp_path / "int8.onnx")
     assert why_not_int8(proof, 0) == "" and proof["int8_convolutions"] == 3
     in_int8 = [name for name in proof["operators"] if name.startswith("QLinear")]

@@ -14,10 +14,9 @@ import pytest
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
-from test_proof import N_CLASSES, PX, write_model  # noqa: E402
+from small_models import N_CLASSES, PX, quantize_plainly, spread_answers, write_model  # noqa: E402
 
 from export.bundle import open_bundle, sha256_of, write_samples  # noqa: E402
-from export.quantize import quantize  # noqa: E402
 from export.runtime import Predictor, Settings  # noqa: E402
 from export.verifying import AGREEMENT  # noqa: E402
 from family.data.images import decode_image  # noqa: E402
@@ -50,7 +49,7 @@ def folder(tmp_path_factory, write_bundle, photo):
     pixels = np.stack([decode_image(image, open_bundle(bundle).preprocessing) for image in images])
     write_model(bundle / "model.fp32.onnx")
     spread_answers(bundle / "model.fp32.onnx", pixels)
-    quantize(bundle / "model.fp32.onnx", bundle / "model.int8.onnx", pixels[:16], pixels[16:])
+    quantize_plainly(bundle / "model.fp32.onnx", bundle / "model.int8.onnx", pixels)
     card = read_json(bundle / "card.json")
     for entry in card["schemes"].values():
         entry["sha256"] = sha256_of(bundle / entry["file"])
@@ -60,19 +59,6 @@ def folder(tmp_path_factory, write_bundle, photo):
     write_samples(bundle, images, answers)
     np.save(folder / "pixels.npy", pixels)
     return folder
-
-
-def spread_answers(path: Path, pixels: np.ndarray) -> None:
-    """Centre and scale the head of a network of random weights, which else gives all images one answer."""
-    model = onnx.load(path)
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    weights = onnx.numpy_helper.to_array(stored["w"])
-    embedding = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(["embedding"], {"image": pixels})[0]
-    logits = embedding @ weights
-    scale = 2 / logits.std(axis=0)
-    stored["w"].CopyFrom(onnx.numpy_helper.from_array(weights * scale, "w"))
-    stored["b"].CopyFrom(onnx.numpy_helper.from_array(-logits.mean(axis=0) * scale, "b"))
-    onnx.save(model, path)
 
 
 def run_bare(folder: Path, code: str) -> subprocess.CompletedProcess:

@@ -88,7 +88,7 @@ def test_ranks_draw_what_one_process_draws(per_image):
 
 @pytest.mark.parametrize("name", ["b0", "v2-b0", "lite0"])
 def test_softened_residual_branches_add_nothing_at_zero(name):
-    model = build_variant(name, 5, 64)
+    model = build_variant(name, 5, resolution_px=64)
     sums = [layer for layer in model.layers if isinstance(layer, tf_keras.layers.Add)]
     assert soften_residuals(model, 0.0) == len(sums) > 5
     ends = tf_keras.Model(model.input, [[*layer.input, layer.output] for layer in sums])

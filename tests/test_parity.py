@@ -5,8 +5,7 @@ import pytest
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
-from test_bare import spread_answers  # noqa: E402
-from test_proof import PX, write_model  # noqa: E402
+from small_models import PX, spread_answers, write_model  # noqa: E402
 
 from export.exporting import _check_parity  # noqa: E402
 from export.runtime import run_unfused  # noqa: E402
