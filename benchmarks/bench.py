@@ -26,30 +26,39 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=int, default=400, metavar="N", help="images timed a member (default 400); fewer than 300 can't bound p99: INVALID")
     parser.add_argument("--scheme", help="only this one (default: every scheme of each bundle)")
     parser.add_argument("--machine", metavar="NAME", help="what to call this machine (default: its processor and cores)")
+    parser.add_argument("--peers", action="store_true", help="compare with OpenVINO (`pip install '.[peers]'`), with --data also as NNCF quantizes")
+    parser.add_argument("--plain", type=Path, metavar="FILE.onnx", help="with --peers: the run as the plain converter writes it, a peer of one "
+                        "bundle (`python -m benchmarks.plain_export RUN FILE.onnx`)")  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=200, metavar="N", help="of --peers, in which all sides take turns (default 200)")
     parser.add_argument("--json", action="store_true", help="print the measurements as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    from benchmarks.measurements import append_rows
+    from benchmarks import peers
+    from benchmarks.measurements import append_rows, read_rows
 
     if args.samples < 1:
         raise UserError(f"--samples {args.samples}: wanted at least 1 image")
     dataset = _open_dataset(args)
+    peers.check(args, dataset)
     rows = _time_bundles(args)
     append_rows(args.out, rows, _same_measurement)  # kept even if what follows fails
     if dataset:
         rows += _measure_accuracy(args, dataset)
+    if args.peers:
+        rows += peers.measure(args, dataset)
     if args.json:
         json.dump({"rows": rows}, sys.stdout)
         print()
     else:
-        _print_rows(rows)
+        _print_rows(rows, [row for row in read_rows([args.out]) if row["kind"] == "accuracy"])
         print(next_command("report", args.out, "--out", "report"))
     return 0
 
 
 def done(args: argparse.Namespace) -> bool:
     """Say whether every file of the bundles was measured so on this machine, and on the rows of --data."""
+    from benchmarks import peers
     from benchmarks.machine import describe_machine
     from benchmarks.measurements import read_rows
     from export.bundle import open_bundle
@@ -63,13 +72,17 @@ def done(args: argparse.Namespace) -> bool:
     timed = {row["model_sha256"] for row in rows if row["kind"] == "latency" and _was_timed_so(row, args, here)}
     dataset = _open_dataset(args)
     right = _known_accuracies(rows)
-    return files <= timed and (dataset is None or all((file, dataset.digest, args.split) in right for file in files))
+    compared = not args.peers or peers.done(args, rows, lambda row: _is_here(row, here), dataset)
+    return files <= timed and (dataset is None or all((file, dataset.digest, args.split) in right for file in files)) and compared
+
+
+def _is_here(row: dict, here: dict) -> bool:
+    return all(row["machine"].get(key) == here[key] for key in ("name", "cpu", "cores", "versions"))
 
 
 def _was_timed_so(row: dict, args: argparse.Namespace, here: dict) -> bool:
-    same_machine = all(row["machine"].get(key) == here[key] for key in ("name", "cpu", "cores", "versions"))
     same_settings = row["threads"] == args.threads and row["n"] >= args.samples and args.provider in ("auto", row["provider"])
-    return same_machine and same_settings and row["valid"]
+    return _is_here(row, here) and same_settings and row["valid"]
 
 
 def _known_accuracies(rows: list[dict]) -> set[tuple]:
@@ -115,7 +128,7 @@ def _time_bundles(args: argparse.Namespace) -> list[dict]:
         agreement = _agreement(predictor, own[:64], answers[:64])
         faults = _faults(agreement, args.samples)
         rows.append({
-            **identify(predictor, "latency"),
+            **identify(predictor.bundle, predictor.settings.scheme, "latency"),
             "bundle": os.path.relpath(predictor.bundle.folder, args.out.parent),
             "image_px": _median_px(own),
             "size_mb": predictor.bundle.schemes[predictor.settings.scheme]["size_mb"],
@@ -154,13 +167,13 @@ def _median_px(images: list[bytes]) -> int:
     return int(np.median([max(Image.open(io.BytesIO(data)).size) for data in images]))
 
 
-def identify(predictor, kind: str) -> dict:
+def identify(bundle, scheme: str, kind: str) -> dict:
     """Return the fields that say which member a row is of."""
     from benchmarks.machine import now
     from benchmarks.measurements import SCHEMA
     from family.card import member_name
 
-    card, scheme = predictor.bundle.card, predictor.settings.scheme
+    card = bundle.card
     return {
         "schema": SCHEMA,
         "kind": kind,
@@ -168,7 +181,7 @@ def identify(predictor, kind: str) -> dict:
         "member": member_name(card, scheme),
         **{key: card.get(key) for key in ("variant", "resolution_px", "scope", "label")},
         "scheme": scheme,
-        "model_sha256": predictor.bundle.schemes[scheme]["sha256"],
+        "model_sha256": bundle.schemes[scheme]["sha256"],
         "trained": card.get("training", {}).get("trained", True),
     }
 
@@ -188,7 +201,7 @@ def _measure_accuracy(args: argparse.Namespace, dataset) -> list[dict]:
     known = _known_accuracies(read_rows([args.out]))
     rows = []
     for predictor in _open_all(args):
-        row = identify(predictor, "accuracy")
+        row = identify(predictor.bundle, predictor.settings.scheme, "accuracy")
         if (row["model_sha256"], dataset.digest, args.split) in known:
             continue
         model = open_model(predictor.bundle.folder, predictor.settings.scheme, args.provider, 0)
@@ -219,15 +232,21 @@ def _same_measurement(old: dict, new: dict) -> bool:
     return old["kind"] in ("latency", "accuracy") and key(old) == key(new)
 
 
-def _print_rows(rows: list[dict]) -> None:
+def _print_rows(rows: list[dict], known: list[dict]) -> None:
+    """Print measurements; the accuracies of our files beside their peers may have been `known` before."""
+    from benchmarks import peer_table
+
     for row in rows:
         if row["kind"] == "latency":
             ms = row["latency_ms"]
             rate = max(found["images_per_s"] for found in row["throughput"])
             print(f"{row['member']:36} p50 {ms['p50']:7.2f} ms  p99 {ms['p99']:7.2f} ms  {rate:7.1f} images/s  {row['size_mb']:6.1f} MB"
                   + ("" if row["valid"] else f"  INVALID: {row['invalid_because']}"))  # fmt: skip
-        else:
+        elif row["kind"] == "accuracy":
             top1 = row["metrics"]["top1"]
             print(
                 f"{row['member']:36} top-1 {top1['micro']:.1%} micro, {top1['macro']:.1%} macro on {row['n']} {row['dataset']['split']} images"
             )
+    compared = [row for row in rows if row["kind"] == "peer"]
+    for name, lines, conditions in peer_table.groups([*known, *compared]):
+        print(f"{name}\n{peer_table.to_markdown(lines)}\n{conditions}")

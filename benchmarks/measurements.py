@@ -13,6 +13,7 @@ REQUIRED = {
     "latency": {"machine": dict, "latency_ms": dict},
     "accuracy": {"dataset": dict, "metrics": dict},
 }
+PEER = {"machine": dict, "against": dict, "versions": dict}  # of the kind "peer", which stands on no board
 _NAMES = ("member", "variant", "scope", "scheme", "model_sha256")
 
 
@@ -61,9 +62,10 @@ def check_row(row: object, where: str) -> None:
         raise UserError(f"{where}: schema {row['schema']}; this version reads up to {SCHEMA}; update it")
     if not isinstance(row.get("kind"), str):
         raise UserError(f'{where}: "kind" is missing; latency and accuracy are read')
-    if row["kind"] not in REQUIRED:
+    known = {**REQUIRED, "peer": PEER}
+    if row["kind"] not in known:
         return
-    wanted = dict.fromkeys(_NAMES, str) | REQUIRED[row["kind"]]
+    wanted = dict.fromkeys(_NAMES, str) | known[row["kind"]]
     for field, type_ in wanted.items():
         if not isinstance(row.get(field), type_):
             kind = "text" if type_ is str else "an object"

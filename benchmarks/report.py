@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from benchmarks import peer_table
 from benchmarks.boards import INVALID, boards, setting_of
 from benchmarks.measurements import REQUIRED, number_at, part_of, read_rows
 from family import pages
@@ -342,7 +343,7 @@ def _origin() -> tuple[list[dict], list[dict], str]:
 
 
 def _left_out(rows: Sequence[dict]) -> str:
-    kinds = sorted({plain(row["kind"]) for row in rows if row["kind"] not in REQUIRED})
+    kinds = sorted({plain(row["kind"]) for row in rows if row["kind"] not in (*REQUIRED, "peer")})
     return f"Rows of other kinds are not shown: {', '.join(kinds)}." if kinds else ""
 
 
@@ -359,6 +360,7 @@ def _page(found: Sequence[dict], rows: Sequence[dict], budget_ms: float | None) 
         ("Members", "".join(_members(board, found, budget_ms) for board in found)),
         ("Accuracy by level", _by_level(found)),
         ("What quantization costs and gains", _quantized(found)),
+        (peer_table.TITLE, peer_table.html(rows)),
         ("Where the time goes", _pictures(_one_of_each_machine(found), _time_bars)),
         ("Confusion at the top of the tree", _confusion(found[0])),
         (ORIGIN_TITLE, origin),
@@ -527,6 +529,8 @@ def _markdown(found: Sequence[dict], rows: Sequence[dict], budget_ms: float | No
                 pages.markdown_table(lines, _cost_columns(board, lines)),
                 pages.markdown(_conditions(board)),
             ]
+    if tables := peer_table.markdown(rows):
+        parts += [f"## {peer_table.TITLE}", peer_table.NOTE, tables]
     figures, columns, note = _origin()
     parts += [f"## {ORIGIN_TITLE}", pages.markdown_table(figures, columns), note]
     parts += ["## Words", "\n".join(f"- **{word}**: {meaning}" for word, meaning in WORDS.items())]

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from family.errors import UserError
@@ -36,9 +37,7 @@ def usable_peers(variant: str, gpu: str | None) -> list[Peer]:
     Raises:
         UserError: a package is not installed, a peer has no such variant, or TensorFlow would use a GPU, for which peers are not set up.
     """
-    missing = [package for row in _ROWS for package in row.packages if not _is_installed(package)]
-    if missing:
-        raise UserError(f"--peers needs {' and '.join(missing)}, not installed here; pip install '.[peers]' adds what peers need")
+    check_installed(package for row in _ROWS for package in row.packages)
     for row in _ROWS:
         if variant not in row.variants:
             raise UserError(f"--peers: {row.packages[-1]} has no {variant}; it has {', '.join(row.variants)}")
@@ -47,8 +46,19 @@ def usable_peers(variant: str, gpu: str | None) -> list[Peer]:
     return list(_ROWS)
 
 
-def versions(peer: Peer) -> dict[str, str]:
-    """Return the versions of a peer's packages."""
+def check_installed(packages: Iterable[str]) -> None:
+    """Refuse peers whose packages are not all installed.
+
+    Raises:
+        UserError: names what is missing.
+    """
+    missing = [package for package in dict.fromkeys(packages) if not _is_installed(package)]
+    if missing:
+        raise UserError(f"--peers needs {' and '.join(missing)}, not installed here; pip install '.[peers]' adds what peers need")
+
+
+def versions(peer) -> dict[str, str]:
+    """Return the versions of the `packages` of a peer."""
     return {package: importlib.metadata.version(package) for package in peer.packages}
 
 

@@ -14,6 +14,7 @@ from family.data.ontology import Ontology, from_leaves
 from family.errors import UserError, unknown_name
 
 SAMPLES = "samples.parquet"
+CANDIDATES = "candidates.csv"  # that the search for int8 tried
 
 
 @dataclass(frozen=True)

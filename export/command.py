@@ -1,6 +1,7 @@
 """`family export`: a run becomes a bundle; a scheme whose answers did not stay is not written."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from family.card import SCHEMES
@@ -12,7 +13,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", type=Path, metavar="RUN")
     parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE")
     parser.add_argument("--schemes", default="fp32,int8", help=f"of {', '.join(SCHEMES)} (default fp32,int8)")
-    parser.add_argument("--calibrate", type=Path, metavar="DATASET", help="training rows for ranges (default: the run's dataset)")
+    parser.add_argument("--calibrate", type=Path, metavar="DATASET", help="training rows for ranges, and validation rows to judge (default: the run's "
+                        "dataset)")
     parser.add_argument("--max-drop", type=float, default=0.5, metavar="POINTS", help="points of accuracy that int8 may lose, micro "
                         "and macro, at every level of the tree (default 0.5)")  # fmt: skip
     parser.add_argument("--saved-model", action="store_true", help="write saved_model/1 too, for TensorFlow Serving")
@@ -28,11 +30,27 @@ def run(args: argparse.Namespace) -> int:
     if _is_done(args, made_of):
         print(f"{args.out}: already done")
         return 0
+    _check_rows(args, made_of["schemes"], dataset)
     refused = export_run(args.run_folder, args.out, made_of["schemes"], dataset, args.max_drop, made_of, args.strict, args.saved_model)
     print(next_command("bench", args.out, "--out", "results.jsonl", "--data", dataset.folder))
     if refused:
         raise Failure("; ".join(refused))
     return 0
+
+
+def _check_rows(args: argparse.Namespace, schemes: list[str], dataset) -> None:
+    """Warn where the run has seen what it is judged on here, or where that can't be told.
+
+    Raises:
+        UserError: int8 would be calibrated on rows that the run is judged on.
+    """
+    from export.rows import check_calibration
+    from family.card import read_card
+    from family.training.before import warn_of_seen
+
+    warnings = [warn_of_seen(args.run_folder, dataset)] + ([check_calibration(dataset, read_card(args.run_folder))] if "int8" in schemes else [])
+    for warning in filter(None, warnings):
+        print(warning, file=sys.stderr)
 
 
 def done(args: argparse.Namespace) -> bool:

@@ -142,8 +142,9 @@ def _has_validation(dataset: Dataset, split: str, ontology: Ontology) -> bool:
 
 def _known_temperature(model: Model | Chain) -> Temperature | None:
     """Return the temperature of the card; a chain's answers are none of its general model's, whose card it has."""
-    known = None if isinstance(model, Chain) else model.card.get("temperature")
-    return Temperature(known, "val, at the end of training") if known else None
+    card = {} if isinstance(model, Chain) else model.card
+    inside = f"; {card['temperature_inside']:.2f} is in the answers" if card.get("temperature_inside") else ""
+    return Temperature(card["temperature"], f"val, at the end of training{inside}") if card.get("temperature") else None
 
 
 def _answer(

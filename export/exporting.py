@@ -2,31 +2,33 @@
 
 import io
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from export.bundle import SAMPLES, open_bundle, sha256_of, write_samples
+from export.bundle import CANDIDATES, SAMPLES, open_bundle, sha256_of, write_samples
+from export.learned import quantize_learned
 from export.proof import count_operators, prove, why_not_int8
-from export.quantize import choose_balanced, halve, quantize
+from export.quantize import halve
+from export.rows import calibration_rows, held_back_rows
 from export.runtime import Predictor, Settings, in_parts, part_size, run_unfused
+from export.search import report_accuracy, search, summary, tell_choice, write_candidates
 from export.speed import compare_speed, tell_speed
 from export.verify import MAX_DP, MAX_DP_FUSED, gate, hostile_images, is_refused, parity, parity_holds, tell_verdict
 from family.card import write_card
 from family.data.dataset import Dataset, Rows
 from family.data.images import Preprocessing, decode_image, decode_rgb
-from family.data.reading import map_ahead
-from family.errors import Failure, UserError
+from family.data.order import choose_balanced
+from family.data.reading import decode_all
+from family.errors import Failure
 from family.evaluation.predictions import level_maps
 from family.machine import cpu_model
 from family.outputs import whole_folder, write_json
 
 N_SAMPLES = 256
-N_CALIBRATION = 128
-N_RANKED_ON = 64
 SAVED_MODEL_AGREEMENT = 0.98  # of encoded images: TensorFlow resizes to other pixels by up to 1/255
-MAX_GATE_ROWS = 5000  # pixels of these are in memory at once
 
 
 def export_run(
@@ -41,12 +43,12 @@ def export_run(
     Raises:
         Failure: fp32 does not give the run's answers, so there is nothing to export.
     """
-    from family.training.runs import load_run  # isort: skip  (TensorFlow, quietly, from here on)
+    from family.training.runs import load_calibrated  # isort: skip  (TensorFlow, quietly, from here on)
     from export.onnx import convert
 
-    model, card = load_run(run)
+    model, card = load_calibrated(run)
     how = Preprocessing.from_card(card["preprocessing"])
-    val = _held_back_rows(dataset, card)
+    val = held_back_rows(dataset, card)
     with whole_folder(out, made_of) as folder:
         card = {**card, "schemes": {}, "export": {"calibration_dataset": dataset.digest}}
         fp32 = folder / "model.fp32.onnx"
@@ -69,7 +71,8 @@ def export_run(
         write_samples(folder, samples, {scheme: _answers(folder, card, scheme, pixels) for scheme in card["schemes"]})
         labels = [{"class": k, "category_id": i, "path": p} for k, (i, p) in enumerate(zip(card["classes"], card["paths"], strict=True))]
         write_json(folder / "labels.json", labels)
-        own = ["labels.json", SAMPLES, *(path.relative_to(folder).as_posix() for path in sorted((folder / "saved_model").rglob("*")) if path.is_file())]
+        own = [name for name in ("labels.json", SAMPLES, CANDIDATES) if (folder / name).is_file()]
+        own += [path.relative_to(folder).as_posix() for path in sorted((folder / "saved_model").rglob("*")) if path.is_file()]
         card["files"] = {name: sha256_of(folder / name) for name in own}
         write_card(folder, card)
     return refused
@@ -111,15 +114,6 @@ def _check_parity(source: np.ndarray, fp32: Path, served: np.ndarray, images: np
     return {**found, "served": fused}
 
 
-def _held_back_rows(dataset: Dataset, card: dict) -> Rows:
-    """Return validation rows. Test rows are never touched here, and training rows would flatter what was calibrated on them."""
-    try:
-        rows = dataset.rows("val", dataset.scope_of(card))
-    except UserError as error:
-        raise UserError(f"{error}; an export is judged on validation rows") from error
-    return rows.take(np.sort(np.random.default_rng(0).permutation(len(rows))[:MAX_GATE_ROWS]))
-
-
 def _entry(folder: Path, scheme: str) -> dict:
     path = folder / f"model.{scheme}.onnx"
     return {"file": path.name, "sha256": sha256_of(path), "size_mb": round(path.stat().st_size / 1e6, 3)}
@@ -138,10 +132,10 @@ def _export_smaller(
 ) -> list[str]:
     """Make a scheme's file, judge it and note it in the card; return why it was refused, or nothing."""
     path = folder / f"model.{scheme}.onnx"
-    made, proof, why = MAKERS[scheme](folder / "model.fp32.onnx", path, dataset, card, how)
+    pixels = decode_all(val, how)
+    made, proof, why = MAKERS[scheme](folder / "model.fp32.onnx", path, dataset, card, how, pixels, val.labels)
     if why:
         return _refuse(path, scheme, card, {"proof": proof, "made": made}, f"since it is none: {why}")
-    pixels = _decode_all(val, how)
     listings = np.unique(val.listing_ids.astype(str), return_inverse=True)[1]
     verdict = gate(
         _answers(folder, card, "fp32", pixels), _answers(folder, card, scheme, pixels), val.labels, max_drop, level_maps(val.ontology), listings
@@ -166,18 +160,27 @@ def _refuse(path: Path, scheme: str, card: dict, found: dict, why: str) -> list[
     return [f"{scheme} is refused: {why}; the other schemes were written"]
 
 
-def _make_int8(fp32: Path, int8: Path, dataset: Dataset, card: dict, how: Preprocessing) -> tuple[dict, dict, str]:
-    """Write int8, calibrated and ranked on training rows; return how it was made, the proof, and why it is none, or ""."""
-    train = dataset.rows("train", dataset.scope_of(card))
-    chosen = choose_balanced(train.labels, N_CALIBRATION + N_RANKED_ON)
-    ranked_on = np.zeros(len(chosen), bool)
-    ranked_on[np.random.default_rng(0).permutation(len(chosen))[: len(chosen) * N_RANKED_ON // (N_CALIBRATION + N_RANKED_ON)]] = True
-    made = quantize(fp32, int8, _decode_all(train.take(chosen[~ranked_on]), how), _decode_all(train.take(chosen[ranked_on]), how))
-    proof = prove(int8)
+def _make_int8(
+    fp32: Path, int8: Path, dataset: Dataset, card: dict, how: Preprocessing, val_pixels: np.ndarray, val_labels: np.ndarray
+) -> tuple[dict, dict, str]:  # fmt: skip
+    """Write int8, with learned ranges, or searched on training rows, with the table of candidates; return how it was made, the proof, and why it is
+    none, or ""."""
+    if "ranges" in card.get("compression", {}):
+        made, proof = quantize_learned(fp32, int8, card["compression"]["ranges"]), prove(int8)
+        return made, proof, why_not_int8(proof, made["convolutions_in_float"])
+    calibration, ranked_on = (decode_all(rows, how) for rows in calibration_rows(dataset, card))
+    with tempfile.TemporaryDirectory() as place:
+        trials, rows = search(fp32, calibration, ranked_on, Path(place))
+        (chosen,) = (row for row in rows if row["chosen"])
+        shutil.move(trials.write(chosen), int8)
+        report_accuracy(trials, rows, val_pixels, val_labels)  # of what is chosen already
+    write_candidates(int8.parent / CANDIDATES, rows)
+    made, proof = summary(trials, rows, len(calibration)), prove(int8)
+    print(tell_choice(made, rows))
     return made, proof, why_not_int8(proof, made["convolutions_in_float"])
 
 
-def _make_fp16(fp32: Path, fp16: Path, dataset: Dataset, card: dict, how: Preprocessing) -> tuple[dict, dict, str]:
+def _make_fp16(fp32: Path, fp16: Path, *_) -> tuple[dict, dict, str]:
     """Write fp16; return how it was made, the proof, and why it is none, or ""."""
     made = halve(fp32, fp16)
     share = fp16.stat().st_size / fp32.stat().st_size
@@ -185,10 +188,6 @@ def _make_fp16(fp32: Path, fp16: Path, dataset: Dataset, card: dict, how: Prepro
 
 
 MAKERS = {"fp16": _make_fp16, "int8": _make_int8}  # of the schemes that are judged against fp32, in the order in which they are made
-
-
-def _decode_all(rows: Rows, how: Preprocessing) -> np.ndarray:
-    return np.stack(list(map_ahead(lambda row: decode_image(rows.read(row), how), range(len(rows)))))
 
 
 def _sample_images(rows: Rows, how: Preprocessing) -> list[bytes]:

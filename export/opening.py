@@ -105,9 +105,9 @@ def _say_settings(picked: dict, used) -> None:
 
 def _open_run(folder: Path) -> Model:
     from export.bundle import sha256_of
-    from family.training.runs import WEIGHTS, load_run
+    from family.training.runs import WEIGHTS, load_calibrated
 
-    model, card = load_run(folder)
+    model, card = load_calibrated(folder)
 
     def predict(images: np.ndarray) -> np.ndarray:
         return model.predict_on_batch(images.astype(np.float32))

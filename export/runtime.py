@@ -49,7 +49,7 @@ class Predictor:
         self.bundle, self.settings = bundle, settings
         self.how = bundle.preprocessing
         path = bundle.model_path(settings.scheme)
-        self.session = _open_session(str(path), settings)
+        self.session = open_session(str(path), settings)
         self.provider = _running_provider(self.session)
         if settings.provider not in ("auto", self.provider):
             raise Failure(
@@ -73,7 +73,13 @@ class Predictor:
         return self.predict(self.decode(data))[0]
 
 
-def _open_session(path: str, settings: Settings) -> ort.InferenceSession:
+def open_session(path: str, settings: Settings) -> ort.InferenceSession:
+    """Open an ONNX file as it is served.
+
+    Raises:
+        UserError: there is no such provider.
+        Failure: the file can't be opened.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = settings.n_threads
     options.inter_op_num_threads = 1

@@ -1,4 +1,4 @@
-"""Whether a smaller file is worth it on this machine: it and fp32 in turns. No TensorFlow."""
+"""Whether one file is faster than another on this machine: both in turns. No TensorFlow."""
 
 import time
 from collections.abc import Callable
@@ -11,15 +11,15 @@ _TURN_S = 0.1
 _MOST_AT_ONCE = 8
 
 
-def compare_speed(fp32: Callable, other: Callable, images: np.ndarray, clock: Callable = time.perf_counter) -> dict:
+def compare_speed(base: Callable, other: Callable, images: np.ndarray, clock: Callable = time.perf_counter) -> dict:
     """Time two models on single images, in turns whose order changes from round to round, so that a busy machine slows both.
 
     Args:
-        fp32, other: uint8 [1, px, px, 3] -> anything.
+        base, other: uint8 [1, px, px, 3] -> anything.
         images: uint8 [n, px, px, 3].
 
     Returns:
-        {"ratio": the median of fp32's time over the other's, "interval": its 95 % interval by order statistics, "rounds", "images_a_round"}.
+        {"ratio": the median of the base's time over the other's, "interval": its 95 % interval by order statistics, "rounds", "images_a_round"}.
     """
 
     def spend(predict: Callable, first: int, n: int) -> float:
@@ -29,13 +29,13 @@ def compare_speed(fp32: Callable, other: Callable, images: np.ndarray, clock: Ca
         return clock() - began
 
     spend(other, 0, 2)
-    n = int(np.clip(_TURN_S / max(spend(fp32, 0, 2) / 2, 1e-9), 1, _MOST_AT_ONCE))
+    n = int(np.clip(_TURN_S / max(spend(base, 0, 2) / 2, 1e-9), 1, _MOST_AT_ONCE))
     ratios = []
     for turn in range(N_ROUNDS):
-        sides = {"fp32": fp32, "other": other}
+        sides = {"base": base, "other": other}
         order = list(sides) if turn % 2 == 0 else list(sides)[::-1]
         spent = {name: spend(sides[name], turn * n, n) for name in order}
-        ratios.append(spent["fp32"] / spent["other"])
+        ratios.append(spent["base"] / spent["other"])
     ratios.sort()
     return {"ratio": float(np.median(ratios)), "interval": [ratios[_LOW], ratios[_HIGH]], "rounds": N_ROUNDS, "images_a_round": n}
 

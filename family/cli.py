@@ -12,6 +12,7 @@ COMMANDS = {
     "data synth": ("family.data.synth", "write a dataset of made-up listings"),
     "data import": ("family.data.importing", "make a dataset of a listing table with images, or of folders of images"),
     "train": ("family.training.command", "train one member"),
+    "compress": ("family.compression.command", "make a run smaller: quantization-aware training, pruning, clustering"),
     "evaluate": ("export.evaluate", "accuracy at every level of the tree, on the rows of a split"),
     "export": ("export.command", "turn a run into a bundle of ONNX files, checked against the run"),
     "verify": ("export.verifying", "recompute what a bundle's card claims"),

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from family.data.augment import Augment
 from family.errors import UserError, unknown_name
+from family.models.variants import ACTIVATIONS
 
 FOLDER = Path(__file__).parent / "recipes"
 OPTIMIZERS = ("adamw", "sgd", "rmsprop", "lamb")
+COMPRESSIONS = ("qat", "prune", "cluster")
 SCHEDULES = ("cosine", "constant", "step", "plateau")
 
 
@@ -42,6 +44,7 @@ class Recipe:
     distill_temperature: float = 2.0
     dropout: float = 0.2  # before the head
     drop_connect: float = 0.2  # stochastic depth of the trunk
+    activation: str = ""  # hard-swish, relu6 or relu in the place of the trunk's swish; "": the variant's own
     residual_gamma: float = 1.0  # with random weights: the first scale of the last BatchNorm of each residual branch of an EfficientNet
     ema_decay: float = 0.0  # of the weights, in the second phase; 0: none
     plateau_patience: int = 3  # epochs without a better training accuracy that end the head phase
@@ -64,6 +67,9 @@ class Recipe:
     accumulate: int = 1  # parts that a rank cuts its rows of an update into, one in memory at a time
     gradient_compression: str = "none"  # fp16: half the bytes between ranks
     precision: str = "float32"  # mixed_bfloat16, or mixed_float16 with a scaled loss: activations on GPUs
+    compression: str = ""  # qat, prune or cluster: of a trained run, see `family compress`
+    sparsity: float = 0.7  # of `prune`: the share of the convolutions' weights that are 0 in the end
+    n_clusters: int = 16  # of `cluster`: values of a convolution's weights
     val_patience: int = 0  # epochs without a better validation accuracy that end the second phase; 0: never
     weights_kept: str = "last"  # best: those of the second phase's epoch with the best validation accuracy
     max_updates: int = 0  # of each phase; 0: no limit
@@ -137,11 +143,13 @@ def _check_ranges(recipe: Recipe) -> None:
         "gradient_compression": ("none", "fp16"),
         "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
         "weights_kept": ("last", "best"),
+        "compression": ("", *COMPRESSIONS),
+        "activation": ("", *ACTIVATIONS),
     }
     for key, allowed in choices.items():
         if getattr(recipe, key) not in allowed:
-            raise unknown_name(f"value of {key}", getattr(recipe, key), allowed)
-    shares = ("label_smoothing", "class_balance", "dropout", "drop_connect", "ema_decay", "batchnorm_momentum")
+            raise unknown_name(f"value of {key}", getattr(recipe, key), filter(None, allowed))
+    shares = ("label_smoothing", "class_balance", "dropout", "drop_connect", "ema_decay", "batchnorm_momentum", "sparsity")
     wrong = [key for key, value in vars(recipe).items() if isinstance(value, float) and not math.isfinite(value)]
     wrong += [key for key in shares if not 0 <= getattr(recipe, key) < 1]
     not_below_1 = (
@@ -160,6 +168,7 @@ def _check_ranges(recipe: Recipe) -> None:
     wrong += ["seed"] if recipe.seed >= 2**31 else []
     wrong += [key for key in ("head_rate", "finetune_rate") if not 0 < getattr(recipe, key) < 100]
     wrong += [key for key in ("layer_decay", "step_factor") if not 0 < getattr(recipe, key) <= 1]
+    wrong += ["n_clusters"] if not 2 <= recipe.n_clusters <= 256 else []
     wrong += ["step_epochs"] if recipe.step_epochs <= 0 else []
     wrong += [key for key in ("distill_weight", "sampling_power") if not 0 <= getattr(recipe, key) <= 1]
     wrong += ["residual_gamma"] if not 0 <= recipe.residual_gamma <= 1 else []
@@ -177,6 +186,10 @@ def _check_ranges(recipe: Recipe) -> None:
         )
     if recipe.head_epochs == 0 and recipe.finetune_epochs == 0:
         raise UserError("recipe: head_epochs and finetune_epochs are both 0, so there is nothing to train")
+    if recipe.compression and recipe.head_epochs:
+        raise UserError("recipe: what is compressed is trained already; head_epochs has to be 0")
+    if recipe.compression == "qat" and recipe.precision != "float32":
+        raise UserError(f"recipe: quantization-aware training rounds in float32; got precision = {recipe.precision!r}")
     if not all(letter.isalnum() or letter in "_." for letter in recipe.label):
         raise UserError(f"recipe: the label {recipe.label!r} enters file names; letters, digits, '_' and '.' are allowed")
 

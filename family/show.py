@@ -1,6 +1,7 @@
 """`family show`: the card of a run, a bundle or a dataset, or a table of results, readably."""
 
 import argparse
+import csv
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from family.card import read_card
 from family.data.dataset import open_dataset
 from family.errors import UserError
 
+CANDIDATES = "candidates.csv"  # of a bundle whose int8 was searched
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, metavar="RUN|BUNDLE|DATASET|RESULTS")
@@ -24,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(about) if args.json else _lines({**about, **about["counts"], "counts": None}))
     else:
         card = read_card(path)
-        print(json.dumps(card) if args.json else _card(card))
+        print(json.dumps(card) if args.json else _card(card) + _candidates(path / CANDIDATES))
     return 0
 
 
@@ -56,7 +58,7 @@ def _results(rows: list[dict]) -> str:
 
 
 def _card(card: dict) -> str:
-    shown = {key: card.get(key) for key in ("name", "variant", "resolution_px", "scope", "label", "n_parameters")}
+    shown = {key: card.get(key) for key in ("name", "variant", "resolution_px", "scope", "label", "activation", "n_parameters")}
     shown["categories"] = len(card["classes"])
     shown["preprocessing"] = ", ".join(f"{key} {value}" for key, value in card["preprocessing"].items())
     shown["dataset"] = card.get("dataset", {}).get("name")
@@ -76,6 +78,26 @@ def _card(card: dict) -> str:
     if card.get("serve"):
         shown["serve"] = f"{card['serve']['scheme']} with {card['serve']['threads']} threads, picked on {card['serve']['machine']}"
     return _lines(shown)
+
+
+def _candidates(path: Path) -> str:
+    """Return a table of the int8 files that were tried, as an export writes it, or "" where none were."""
+    if not path.is_file():
+        return ""
+    with open(path, newline="", encoding="utf-8") as file:
+        head, *rows = csv.reader(file)
+    cells = [head, *([_short(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return "\n\ncandidates for int8 (val_ is reported alone: it had no part in the choice)\n" + "\n".join(lines)
+
+
+def _short(cell: str) -> str:
+    """Return a number with as many digits as tell something, and anything else as it is, with truths as marks."""
+    try:
+        return f"{float(cell):.4g}"
+    except ValueError:
+        return {"True": "*", "False": ""}.get(cell, cell)
 
 
 def _lines(values: dict) -> str:

@@ -33,6 +33,7 @@ LIGHT = (
     "export.evaluate",
     "export.predict",
     "benchmarks.bench",
+    "benchmarks.peers",
     "benchmarks.pick",
     "benchmarks.report",
 )

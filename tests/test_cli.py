@@ -75,7 +75,7 @@ def test_a_group_of_commands_explains_itself(capsys):
     [
         (["trian"], "no command 'trian'. Did you mean 'train'? Allowed: "),
         (["data", "imprt"], "no command 'data imprt'. Did you mean 'data import'?"),
-        (["zzz"], "no command 'zzz'. Allowed: bench, data,"),
+        (["zzz"], "no command 'zzz'. Allowed: bench, compress, data,"),
         (["pick", "r.jsonl", "--budgt-ms", "3"], "unrecognized arguments: --budgt-ms 3 Did you mean '--budget-ms'?"),
         (["pick", "r.jsonl", "--budget", "3"], "Did you mean '--budget-ms'?"),
         (["pick"], "RESULTS.jsonl"),

@@ -7,7 +7,7 @@ pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 import onnxruntime as ort  # noqa: E402
 
-from export.onnx import fold_preprocessing  # noqa: E402
+from export.onnx import fold_hard_swish, fold_preprocessing  # noqa: E402
 from export.verify import hostile_images  # noqa: E402
 
 PX = 24
@@ -60,3 +60,46 @@ def test_folded_answers_are_the_same_at_the_border_too(scale, offset, pads):
 def test_what_can_not_be_folded_stays_as_it_is(model):
     before = model.SerializeToString()
     assert not fold_preprocessing(model) and model.SerializeToString() == before
+
+
+def hard_swishes(three: float = 3.0, also=()) -> onnx.ModelProto:
+    """Return two convolutions with a hard-swish behind each as the converter writes it, which share their bias and all constants."""
+    rng = np.random.default_rng(0)
+    arrays = {"w1": rng.normal(0, 0.02, (8, 3, 3, 3)), "w2": rng.normal(0, 0.3, (8, 8, 1, 1)), "bias": rng.normal(0, 1, 8), "3": three, "0": 0.0,
+              "6": 6.0, "1/6": 1 / 6}  # fmt: skip
+    nodes = [make("Cast", ["image"], ["f"], to=onnx.TensorProto.FLOAT), make("Transpose", ["f"], ["h0"], perm=[0, 3, 1, 2])]
+    for k in (1, 2):
+        nodes += [make("Conv", [f"h{k - 1}", f"w{k}", "bias"], [f"c{k}"], name=f"conv{k}"), make("Add", [f"c{k}", "3"], [f"a{k}"]),
+                  make("Clip", [f"a{k}", "0", "6"], [f"r{k}"]), make("Mul", ["1/6", f"r{k}"], [f"m{k}"]),
+                  make("Mul", [f"c{k}", f"m{k}"], [f"h{k}"])]  # fmt: skip
+    value = onnx.helper.make_tensor_value_info
+    outputs = [value(name, onnx.TensorProto.FLOAT, ["N", 8, "h", "w"]) for name in ("h2", *(node.output[0] for node in also))]
+    made = onnx.helper.make_graph([*nodes, *also], "g", [value("image", onnx.TensorProto.UINT8, ["N", PX, PX, 3])], outputs,
+                                  [onnx.numpy_helper.from_array(np.asarray(a, np.float32), name) for name, a in arrays.items()])  # fmt: skip
+    return onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+
+
+def test_a_folded_hard_swish_gives_the_same_with_one_operator_less():
+    model, images = hard_swishes(), {"image": hostile_images(PX)}
+    (wanted,) = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(["h2"], images)
+    assert fold_hard_swish(model) == 2
+    onnx.checker.check_model(model)
+    (found,) = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(["h2"], images)
+    assert np.ptp(wanted) > 3, "all three pieces of it are met"
+    np.testing.assert_allclose(found, wanted, atol=2e-5)
+    assert [node.op_type for node in model.graph.node] == ["Cast", "Transpose", *["Conv", "Add", "Clip", "Mul"] * 2]
+    assert {"1/6", "3", "6", "bias"}.isdisjoint(tensor.name for tensor in model.graph.initializer)
+    assert fold_hard_swish(model) == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "n"),
+    [
+        (hard_swishes(three=2.5), 0),
+        (hard_swishes(also=[make("Relu", ["c1"], ["z"])]), 1),  # what else reads the convolution would see other numbers
+        (hard_swishes(also=[make("Relu", ["a1"], ["z"])]), 1),
+    ],
+)
+def test_what_is_no_hard_swish_of_a_convolution_alone_stays(model, n):
+    kept = model.SerializeToString()
+    assert fold_hard_swish(model) == n and (model.SerializeToString() == kept) == (n == 0)

@@ -14,8 +14,9 @@ tf_keras = pytest.importorskip("tf_keras")
 
 import tensorflow as tf  # noqa: E402
 
-from family.models.blocks import block_of, depths  # noqa: E402
+from family.models.blocks import depths  # noqa: E402
 from family.models.builders import build_variant, head_of  # noqa: E402
+from family.models.layer_names import block_of  # noqa: E402
 from family.training.optimizers import Optimizer, warn_of_short_ema, warn_of_sleepers  # noqa: E402
 from family.training.rates import learning_rate, lowered  # noqa: E402
 from family.training.saving import Position  # noqa: E402

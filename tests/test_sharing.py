@@ -35,7 +35,7 @@ def test_heads_of_one_trunk_on_the_same_rows_share(tmp_path):
         {"recipe": "scratch", "set": {}},
         *(
             {"set": {key: value}}
-            for key, value in (("resolution_px", 64), ("aspect", "pad"), ("precision", "mixed_bfloat16"), ("drop_connect", 0.1))
+            for key, value in (("resolution_px", 64), ("aspect", "pad"), ("precision", "mixed_bfloat16"), ("drop_connect", 0.1), ("activation", "relu6"))
         ),
         {"set": {"feature_views": 2}},
     ],

@@ -7,6 +7,9 @@ import pytest
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 from export.speed import N_ROUNDS, compare_speed, tell_speed  # noqa: E402
+from family.cli import main  # noqa: E402
+from family.data.ontology import from_leaves  # noqa: E402
+from family.outputs import read_json, write_json  # noqa: E402
 
 IMAGES = np.zeros((3, 4, 4, 3), np.uint8)
 
@@ -42,3 +45,14 @@ def test_what_is_not_faster_is_said():
     assert "slower than fp32" in tell_speed(compared(10, 20))
     noise = random.Random(1)
     assert "is not shown" in tell_speed(compared(10, 10, lambda: noise.uniform(0.5, 1.5)))
+
+
+@pytest.mark.parametrize(("int8_ms", "warned"), [(5, False), (20, True)])
+def test_a_card_warns_of_a_scheme_that_is_not_faster(int8_ms, warned, tmp_path, write_bundle, capsys):
+    bundle = write_bundle(tmp_path / "bundle", from_leaves([("1", "A"), ("2", "B")]), schemes=("fp32", "int8"))
+    card = read_json(bundle / "card.json")
+    card["schemes"]["int8"]["speed"] = compared(10, int8_ms)
+    write_json(bundle / "card.json", card)
+    assert main(["show", str(bundle)]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("scheme int8")]
+    assert f"{10 / int8_ms:.2f} times the speed of fp32" in line and ("NOT SHOWN to be faster" in line) == warned

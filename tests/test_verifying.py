@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from export.bundle import SAMPLES, open_bundle, sha256_of, write_samples
@@ -102,6 +103,51 @@ def outside(folder):
     seal(folder)
 
 
+def tricked(name: str) -> onnx.GraphProto:
+    """Return a graph that needs somebody's library."""
+    made = onnx.helper.make_node("Trick", [name], ["inner"], domain="somebody.else")
+    return onnx.helper.make_graph([made], "inner", [], [onnx.helper.make_tensor_value_info("inner", onnx.TensorProto.FLOAT, None)])
+
+
+def outside_of_a_branch(folder):
+    """Hide it in both branches of a condition, where a look at the nodes of the graph alone does not come."""
+
+    def change(model):
+        model.opset_import.append(onnx.helper.make_opsetid("somebody.else", 1))
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(True), "always"))
+        inside = tricked(model.graph.node[-1].output[0])
+        model.graph.node.append(onnx.helper.make_node("If", ["always"], ["tricked"], then_branch=inside, else_branch=inside))
+
+    rewrite(folder, change)
+    seal(folder)
+
+
+def in_another_file(folder):
+    """Let the weights lie in a file beside the model, which the card's sha256 says nothing of."""
+
+    def change(model):
+        tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "weights")
+        (folder / "weights.bin").write_bytes(tensor.raw_data)
+        onnx.external_data_helper.set_external_data(tensor, "weights.bin")
+        tensor.ClearField("raw_data")
+
+    rewrite(folder, change)
+    seal(folder)
+
+
+def cut_short(folder):
+    path = folder / "model.int8.onnx"
+    path.write_bytes(path.read_bytes()[:-40])
+    seal(folder)
+
+
+def claim_int8(folder):
+    """Claim int8 of the file that is there, whose answers are right and which runs in float."""
+    card = read_json(folder / "card.json")
+    card["schemes"]["int8"]["made"] = {"convolutions_in_float": 0}
+    write_json(folder / "card.json", card)
+
+
 def claim_operators(folder):
     card = read_json(folder / "card.json")
     card["schemes"]["int8"]["operators"] = {"QLinearConv": 49}
@@ -118,6 +164,10 @@ def claim_operators(folder):
         (swap_labels, ["labels"]),
         (other_answers, ["fp32 answers"]),
         (outside, ["int8 graph", "int8 answers"]),
+        (outside_of_a_branch, ["int8 graph", "int8 answers"]),
+        (in_another_file, ["int8 graph", "int8 answers"]),
+        (cut_short, ["int8 graph", "int8 answers"]),
+        (claim_int8, ["int8 proof"]),
         (claim_operators, ["int8 operators"]),
         (lambda folder: seal(folder, dataset={"ontology_digest": "0" * 64}), ["tree"]),
     ],
@@ -132,6 +182,14 @@ def test_an_output_of_another_name_is_told(bundle, capsys):
     rename_output(bundle)
     code, found, said = verified(bundle, capsys)
     assert (code, found) == (1, ["int8 inputs and outputs", "int8 answers"]) and "it can't be run" in said
+
+
+@pytest.mark.parametrize("change", [outside, outside_of_a_branch, in_another_file])
+def test_a_graph_that_needs_others_is_told_and_never_opened(bundle, change, capsys):
+    change(bundle)
+    _, _, said = verified(bundle, capsys)
+    assert "from elsewhere" in said and "such a graph is not opened" in said
+    assert ("somebody.else.Trick" in said) == (change is not in_another_file) and ("needs weights from" in said) == (change is in_another_file)
 
 
 @pytest.mark.parametrize("card", ["[]", '{"schema": 99}', "{"])

@@ -1,5 +1,7 @@
 """Which rows form which update: a pure function of (seed, epoch, k). Ranks slice it; nothing else orders rows."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 
@@ -69,3 +71,20 @@ def epoch_slices(
 def _cut(order: np.ndarray, batch_size: int, k: int) -> np.ndarray:
     """Return update k of an epoch's order: the one place that says which rows it holds."""
     return order[k * batch_size : (k + 1) * batch_size]
+
+
+def choose_balanced(labels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
+    """Return up to n row numbers, the classes as even as they go: what a part of the rows has to stand for all with."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    turn = _turns(labels[order])
+    return np.sort(order[np.argsort(turn, kind="stable")][:n])
+
+
+def _turns(labels: Iterable[int]) -> np.ndarray:
+    """Return for each row how many rows of its class came before it."""
+    seen: dict[int, int] = {}
+    turns = []
+    for label in labels:
+        turns.append(seen.get(int(label), 0))
+        seen[int(label)] = turns[-1] + 1
+    return np.array(turns)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from family.data.dataset import Rows
-from family.data.images import ImageError, Preprocessing, decode_sizes
+from family.data.images import ImageError, Preprocessing, decode_image, decode_sizes
 
 
 def map_ahead(function: Callable, items: Iterable, ahead: int = 64) -> Iterator:
@@ -49,3 +49,8 @@ def read_sizes(rows: Rows, hows: Iterable[Preprocessing], batch_size: int) -> It
 
 def _stack(batch: list[dict[Preprocessing, np.ndarray]]) -> dict[Preprocessing, np.ndarray]:
     return {how: np.stack([images[how] for images in batch]) for how in batch[0]}
+
+
+def decode_all(rows: Rows, how: Preprocessing) -> np.ndarray:
+    """Return uint8 [n, px, px, 3] of rows, as a model sees them; all of it is in memory."""
+    return np.stack(list(map_ahead(lambda row: decode_image(rows.read(row), how), range(len(rows)))))

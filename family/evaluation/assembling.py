@@ -17,7 +17,7 @@ from family.evaluation.predictions import Answers
 
 WANTED = 0.9
 THRESHOLDS_OF = (
-    "the mean of the member's own probabilities (without temperature) over a listing's images, summed over the leaves of each node; "
+    "the mean of the probabilities as the member gives them, over a listing's images, summed over the leaves of each node; "
     "of a listing with one image, that image's"
 )
 

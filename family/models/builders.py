@@ -7,8 +7,9 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
+from family.models.activations import swapping
 from family.models.draws import RowDropout
-from family.models.variants import Variant, resolution_of, variant
+from family.models.variants import Variant, check_activation, resolution_of, variant
 
 _DROP_CONNECT = 0.2  # of every EfficientNet, V2 and Lite: survival 0.8
 
@@ -19,6 +20,7 @@ def build_variant(
     resolution_px: int | None = None,
     dropout: float | None = None,
     drop_connect: float | None = None,
+    activation: str = "",
 ) -> tf_keras.Model:
     """Return the Keras model of a variant.
 
@@ -28,17 +30,20 @@ def build_variant(
     Args:
         dropout: before the head; None is the published rate.
         drop_connect: stochastic depth, rising linearly from 0 at the first block to this after the last; None is the published 0.2.
+        activation: in the place of the trunk's swish, one of `variants.ACTIVATIONS`; "" is the variant's own. Layers keep their names.
 
     Raises:
-        UserError: no such variant, or the resolution is too small for it.
+        UserError: no such variant, the resolution is too small for it, or it has no swish.
     """
     row = variant(name)
+    check_activation(row, activation)
     px = resolution_of(row, resolution_px)
     tf_keras.backend.reset_uids()  # unnamed layers (Inception-ResNet-V2) get the same names in every process
     image = layers.Input((px, px, 3), name="image")
     scaled = layers.Rescaling(list(row.scale), list(row.offset), name="preprocessing")(image)
     base = library_trunk(row, px)
-    features = _rebuild(base, scaled, _replacement(base, _DROP_CONNECT if drop_connect is None else drop_connect))
+    replace = _replacement(base, _DROP_CONNECT if drop_connect is None else drop_connect)
+    features = _rebuild(base, scaled, swapping(activation, replace) if activation else replace)
     embedding = layers.GlobalAveragePooling2D(name="embedding")(features)
     kept = RowDropout(row.dropout if dropout is None else dropout, name="head_dropout")(embedding)
     # float32 under any policy: in 16 bits the best answers tie, and a loss of thousands of classes is coarse.
@@ -82,6 +87,12 @@ def soften_residuals(model: tf_keras.Model, gamma: float) -> None:
         if isinstance(layer, layers.Add):
             end = model.get_layer(f"{layer.name.removesuffix('add')}project_bn")
             end.gamma.assign(tf.fill(end.gamma.shape, gamma))
+
+
+def rebuilt(model: tf_keras.Model, replace: Callable) -> tf_keras.Model:
+    """Return a model whose layers are `replace(layer)` of another one's: the same, which are shared then, or others in their place."""
+    image = layers.Input(model.input.shape[1:], name="image")
+    return tf_keras.Model(image, _rebuild(model, image, replace), name=model.name)
 
 
 def library_trunk(row: Variant, px: int, weights: str | None = None) -> tf_keras.Model:

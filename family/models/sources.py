@@ -5,7 +5,7 @@ from pathlib import Path
 
 from family.card import read_card
 from family.errors import UserError
-from family.models.variants import Variant
+from family.models.variants import Variant, variant
 
 NONE = "none"
 DOWNLOADS = ("imagenet", "noisy-student")
@@ -67,3 +67,24 @@ def check_source(row: Variant, source: str) -> None:
         download_file(row, source)
     elif source != NONE and not weights_path(source).is_file():
         raise UserError(f"no weights at {weights_path(source)}; wanted none, {', '.join(DOWNLOADS)}, a Keras 2 HDF5 file, or a run folder")
+
+
+def check_activation_kept(row: Variant, activation: str, source: str) -> None:
+    """Hold that a trunk was trained with the activation that it gets, for a phase in which it, or its BatchNorm's statistics, stay as they are.
+
+    A run's card tells what its trunk has; a file and a download are taken to have the variant's own.
+
+    Raises:
+        UserError: it was trained with another one.
+    """
+    had = row.activation
+    if Path(source).is_dir():
+        card = read_card(source)
+        had = card.get("activation") or variant(card["variant"]).activation
+    if had != (activation or row.activation):
+        ways = [f"keep it (--set activation={'' if had == row.activation else had})"] if row.activation in ("swish", had) else []
+        ways.append("train all of it (--recipe cheaper, or --set head_epochs=0 --set batchnorm=train)")
+        raise UserError(
+            f"the trunk of {source} was trained with {had} and would get {activation or row.activation}. This recipe keeps the trunk, or its BatchNorm "
+            f"statistics, as they are loaded: {', or '.join(ways)}"
+        )

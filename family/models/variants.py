@@ -25,6 +25,7 @@ class Variant:
     downloads: dict[str, str] = field(default_factory=dict)  # weights that the library fetches, and its file of them without a head
     keep_preprocessing_out: bool = False  # the library's trunk must be told not to rescale by itself
     smallest_px: int = 32
+    activation: str = "swish"  # after its convolutions
 
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -55,7 +56,7 @@ def _v2(name: str, *figures) -> Variant:
 
 def _lite(name: str, *figures) -> Variant:
     return Variant(name, f"family.models.lite:{name}_trunk", *figures, **_around(127, 128),
-                   source="EfficientNet-Lite, TensorFlow TPU models repository, 2020")  # fmt: skip
+                   activation="relu6", source="EfficientNet-Lite, TensorFlow TPU models repository, 2020")  # fmt: skip
 
 
 _ROWS = (
@@ -82,9 +83,11 @@ _ROWS = (
     _lite("lite4", 300, 13_118_936, 1280, 2_553_034_336, 0.3),
     Variant("inception-resnet-v2", "tf_keras.applications:InceptionResNetV2", 299, 55_873_736, 1536, 13_155_794_016, 0.2, **_around(127.5, 127.5),
             downloads={"imagenet": "inception_resnet_v2_weights_tf_dim_ordering_tf_kernels_notop.h5"}, smallest_px=75,
-            source="Szegedy et al. 2016 (1602.07261); Keras applications"),
+            activation="relu", source="Szegedy et al. 2016 (1602.07261); Keras applications"),
 )  # fmt: skip
 VARIANTS = {row.name: row for row in _ROWS}
+
+ACTIVATIONS = ("hard-swish", "relu6", "relu")  # that can stand in the place of swish, from the nearest to it to the cheapest
 
 
 def expected_step_ms(row: Variant, resolution_px: int, n_rows: int) -> float:
@@ -114,3 +117,15 @@ def resolution_of(row: Variant, wanted_px: int | None) -> int:
             f"{row.name} takes images of at least {row.smallest_px} px; got {wanted_px}. Its published resolution is {row.resolution_px}"
         )
     return wanted_px or row.resolution_px
+
+
+def check_activation(row: Variant, activation: str) -> None:
+    """Hold that an activation means something for a variant: it has a swish, in whose place that is put.
+
+    Raises:
+        UserError: it has none, or there is no such activation.
+    """
+    if activation and activation not in ACTIVATIONS:
+        raise unknown_name("activation", activation, ACTIVATIONS)
+    if activation and row.activation != "swish":
+        raise UserError(f"activation = {activation} stands in the place of swish, and {row.name} has none (it has {row.activation}); leave it out")

@@ -21,6 +21,6 @@ def sharing(members: list[Member]) -> dict[str, str]:
         recipe = read_recipe(member.recipe, member.settings)
         if recipe.head_epochs:
             px = recipe.resolution_px or variant(member.variant).resolution_px
-            trunk = (member.variant, member.parent or member.weights, recipe.drop_connect)
+            trunk = (member.variant, member.parent or member.weights, recipe.drop_connect, recipe.activation)
             alike.setdefault((trunk, member.scope, px, recipe.aspect, recipe.features_seen), []).append(member.folder)
     return {folder: folders[0] for folders in alike.values() if len(folders) > 1 for folder in folders}

@@ -18,8 +18,8 @@ from family.data.images import Preprocessing
 from family.data.order import n_updates
 from family.data.scopes import GENERAL, scope_name, scope_subtrees
 from family.errors import ComeBack, Ended, Failure, UserError
-from family.models.sources import NONE, check_source, check_teacher
-from family.models.variants import expected_step_ms, resolution_of, variant
+from family.models.sources import NONE, check_activation_kept, check_source, check_teacher
+from family.models.variants import check_activation, expected_step_ms, resolution_of, variant
 from family.outputs import MADE_OF, is_done, locked, read_json, whole_file, write_json
 from family.progress import next_command
 from family.recipe import Recipe, check_taught, read_recipe, to_toml
@@ -189,8 +189,15 @@ def _refuse(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> None:
             "Give weights, or a recipe of one phase: --recipe scratch"
         )
     dataset.scope(args.scope)
-    check_source(variant(args.variant), args.weights)
+    row = variant(args.variant)
+    check_source(row, args.weights)
+    check_activation(row, recipe.activation)
+    if args.weights != NONE and (recipe.head_epochs or recipe.batchnorm != "train"):
+        check_activation_kept(row, recipe.activation, args.weights)
     check_taught(recipe, bool(args.teacher))
+    if recipe.compression and not (Path(args.weights) / "card.json").is_file():
+        raise UserError(f"the recipe's compression = {recipe.compression!r} wants a trained run; got --weights {args.weights}. "
+                        f"`family compress RUN DATASET --out OUT --method {recipe.compression}` does it")  # fmt: skip
     for teacher in args.teacher:
         check_teacher(teacher, dataset.scope(args.scope).leaves)
     if args.ranks > 1 and world_size() > 1 and not started_by_launcher():
@@ -237,6 +244,7 @@ def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: Wo
     import tf_keras
 
     from distributed.devices import use_devices
+    from family.compression.methods import begin
     from family.models.builders import build_variant, soften_residuals
     from family.models.weights import load_head, load_trunk, refuse_parts
     from family.training.runs import save_run
@@ -257,7 +265,8 @@ def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: Wo
             "the recipe watches validation accuracy (val_patience, weights_kept, schedule = plateau) and the dataset has no split val"
         )
     tf_keras.mixed_precision.set_global_policy(recipe.precision)
-    model = build_variant(args.variant, len(train.ontology.leaves), recipe.resolution_px, recipe.dropout, recipe.drop_connect)
+    shape = (recipe.resolution_px, recipe.dropout, recipe.drop_connect, recipe.activation)
+    model = build_variant(args.variant, len(train.ontology.leaves), *shape)
     loaded = load_trunk(model, args.weights) if args.weights != NONE else None
     if loaded is None and recipe.residual_gamma != 1:
         soften_residuals(model, recipe.residual_gamma)
@@ -273,14 +282,17 @@ def _train(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, world: Wo
     how = Preprocessing(recipe.resolution_px, recipe.aspect)
     teachers = [read_card(teacher)["name"] for teacher in args.teacher]
     teacher = make_teacher(args.teacher, train.ontology, recipe.distill_temperature) if args.teacher else None
-    job = Job(args.out, model, train, val, how, recipe, world, wishes, teacher, args.features)
+    compression = begin(recipe, model, train, how) if recipe.compression else None
+    job = Job(args.out, compression.model if compression else model, train, val, how, recipe, world, wishes, teacher, args.features)
     try:
         phases = train_phases(job, has_trunk=loaded is not None, resume=args.resume)
         temperature = fit_temperature(job)
     finally:
         tf_keras.mixed_precision.set_global_policy("float32")
+    compressed = {"compression": {"method": recipe.compression, **compression.finish()}} if compression else {}
     if world.is_first:
-        save_run(args.out, model, _card(args, dataset, recipe, world, devices, train, how, loaded, phases, model, teachers, temperature))
+        card = _card(args, dataset, recipe, world, devices, train, how, loaded, phases, model, teachers, temperature)
+        save_run(args.out, model, {**card, **compressed})
         print(f"{args.out}: trained {member_name(read_json(args.out / 'card.json'))}")
         print(_next(args))
     world.barrier()
@@ -313,6 +325,7 @@ def _card(args, dataset, recipe, world, devices, train, how, loaded, phases, mod
         "scope": scope_name(args.scope),
         "subtrees": scope_subtrees(args.scope),
         "label": recipe.label or None,
+        **({"activation": recipe.activation} if recipe.activation else {}),  # an earlier version's cards have none
         "classes": list(train.ontology.leaves),
         "paths": [train.ontology.path_of[leaf] for leaf in train.ontology.leaves],
         "node_ids": dict(zip(train.ontology.paths, train.ontology.ids, strict=True)),

@@ -10,8 +10,8 @@ from family.data.order import n_updates
 from family.models.blocks import depths
 from family.recipe import Recipe
 
-# Decay pulls weights, not the offsets and scales of normalization.
-_NOT_DECAYED = ["bias", "gamma", "beta"]
+# Decay pulls weights, not the offsets and scales of normalization, nor ranges and values of compressed weights.
+_NOT_DECAYED = ["bias", "gamma", "beta", "range_", "cluster_centroids"]
 _FIRST_SCALE, _GOOD_UPDATES = 2.0**15, 2000  # as in tf_keras' LossScaleOptimizer
 
 

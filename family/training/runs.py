@@ -35,7 +35,7 @@ def load_run(run: Path) -> tuple[tf_keras.Model, dict]:
     card = read_card(run)
     if not (Path(run) / WEIGHTS).is_file():
         raise UserError(f"{run} has a card and no {WEIGHTS}; is it a bundle?")
-    model = build_variant(card["variant"], len(card["classes"]), card["resolution_px"])
+    model = build_variant(card["variant"], len(card["classes"]), card["resolution_px"], activation=card.get("activation", ""))
     stored = read_layers(Path(run) / WEIGHTS)
     for layer in model.layers:
         if layer.weights:
@@ -43,3 +43,16 @@ def load_run(run: Path) -> tuple[tf_keras.Model, dict]:
                 raise UserError(f"{run}/{WEIGHTS}: layer {layer.name} is missing or of another shape than the card says")
             layer.set_weights(stored[layer.name])
     return model, card
+
+
+def load_calibrated(run: Path) -> tuple[tf_keras.Model, dict]:
+    """Rebuild a finished run's model as it answers: its logits divided by the temperature of its card, whose own is 1 then.
+
+    The best category of an image stays, at the leaves; sums over several may change their order.
+    """
+    model, card = load_run(run)
+    if not card.get("temperature"):
+        return model, card
+    head = model.get_layer("logits")
+    head.set_weights([array / card["temperature"] for array in head.get_weights()])
+    return model, {**card, "temperature": 1.0, "temperature_inside": card["temperature"]}
