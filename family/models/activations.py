@@ -23,7 +23,8 @@ def swapping(activation: str, replace: Callable) -> Callable:
     """Return `replace`, layer -> new layer, but with an activation in the place of each swish that is a layer of its own, under its name.
 
     Those are the swishes of convolutions. The one inside squeeze-and-excite is a field of a convolution there (`se_reduce`) and stays, as the
-    sigmoid behind it does: on one value a channel it takes no time that can be measured, and its gates are what they were trained to be.
+    sigmoid behind it does, for gates that are what they were trained to be: on one value a channel it costs little. With ReLU there too int8
+    took 0.62 instead of 0.65 of the time with swish for B0, 0.75 instead of 0.74 for V2-B0, at 224 px.
 
     Args:
         activation: one of `variants.ACTIVATIONS`.
