@@ -11,7 +11,6 @@ from export.calibrate import RANGES, collect
 from export.quantize import OPERATORS, load_fp32, write_int8
 
 PX, N_CLASSES = 32, 5
-rng = np.random.default_rng(0)
 
 
 def quantize_plainly(fp32: Path, int8: Path, images: np.ndarray) -> None:
@@ -21,9 +20,9 @@ def quantize_plainly(fp32: Path, int8: Path, images: np.ndarray) -> None:
     write_int8(model, ranges, before_first_convolution(model), int8)
 
 
-def write_model(path) -> None:
+def write_model(path: Path) -> None:
     """Write a network of three convolutions as exports are: uint8 images in, probabilities and embedding out."""
-    make, arrays = onnx.helper.make_node, {}
+    make, arrays, rng = onnx.helper.make_node, {}, np.random.default_rng(0)
 
     def weight(name: str, *shape: int) -> str:
         arrays[name] = (rng.normal(0, 1, shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)

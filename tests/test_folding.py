@@ -1,4 +1,4 @@
-"""Preprocessing inside the first convolution: the same answers, borders included, from a graph without it."""
+"""Preprocessing, BatchNorm and a part of hard-swish inside convolutions: the same answers, borders included, from a graph without them."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 import onnxruntime as ort  # noqa: E402
 
-from export.onnx import fold_hard_swish, fold_preprocessing  # noqa: E402
+from export.onnx import fold_batchnorm, fold_hard_swish, fold_preprocessing  # noqa: E402
 from export.verify import hostile_images  # noqa: E402
 
 PX = 24
@@ -103,3 +103,29 @@ def test_a_folded_hard_swish_gives_the_same_with_one_operator_less():
 def test_what_is_no_hard_swish_of_a_convolution_alone_stays(model, n):
     kept = model.SerializeToString()
     assert fold_hard_swish(model) == n and (model.SerializeToString() == kept) == (n == 0)
+
+
+def batchnorm(source: str, *users: onnx.NodeProto) -> onnx.ModelProto:
+    """Return a graph that ends with a BatchNorm of a value."""
+    model = graph(0.01, 0.5, also=[make("BatchNormalization", [source, "gamma", "beta", "mean", "variance"], ["z"], epsilon=1e-3), *users])
+    rng = np.random.default_rng(1)
+    arrays = {name: rng.uniform(0.5, 2, 9 if source == "y" else 3).astype(np.float32) for name in ("gamma", "beta", "mean", "variance")}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in arrays.items())
+    return model
+
+
+def test_batchnorm_is_folded_into_its_convolution():
+    model = batchnorm("y")
+    del model.graph.output[:1]  # else the convolution's own value is told too
+    ask = {"image": hostile_images(PX)}
+    wanted = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(["z"], ask)[0]
+    assert fold_batchnorm(model) == 1
+    onnx.checker.check_model(model)
+    assert [node.op_type for node in model.graph.node][-1] == "Conv" and not {"w", "gamma"} & {i.name for i in model.graph.initializer}
+    found = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(["z"], ask)[0]
+    np.testing.assert_allclose(found, wanted, atol=2e-5 * np.abs(wanted).max())
+
+
+def test_batchnorm_of_what_others_use_stays():
+    assert fold_batchnorm(batchnorm("y", make("Relu", ["y"], ["also"]))) == 0
+    assert fold_batchnorm(batchnorm("x3")) == 0, "of no convolution"
