@@ -16,7 +16,7 @@ FILES = ["v2-b0=large.h5", "b0=small.h5"]
 
 
 def planned(what: str, seeds=(0, 1, 2), weights=FILES) -> list:
-    args = Namespace(dataset=Path("data"), work=Path("work"), what=what, weights=weights, resolution=128, epochs=4, settings=["precision=mixed_bfloat16"])
+    args = Namespace(dataset=Path("data"), work=Path("work"), weights=weights, resolution=128, epochs=4, settings=["precision=mixed_bfloat16"])
     return steps(args, COMPARISONS[what], {seed: Path(f"data-{seed}") for seed in seeds})
 
 
@@ -28,7 +28,7 @@ def test_arms_differ_in_what_they_say_and_in_nothing_else():
     trainings = [step for step in planned("distill") if step.stage == "train"]
     assert len(trainings) == 1 + 2 * 2 * 3 and "teacher" in str(trainings[0])
     for plain, taught in zip(trainings[1::2], trainings[2::2], strict=True):
-        assert "--teacher" not in plain.words and taught.words[taught.words.index("--teacher") + 1] == "work/distill/runs/teacher"
+        assert "--teacher" not in plain.words and taught.words[taught.words.index("--teacher") + 1] == "work/runs/teacher"
         ours, theirs = settings(plain), settings(taught)
         assert ours["precision"] == "mixed_bfloat16"
         assert {key for key in theirs if ours.get(key) != theirs[key]} == {"label", "distill_weight", "label_smoothing"}
