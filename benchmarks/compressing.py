@@ -16,7 +16,7 @@ import pyarrow.parquet
 
 from benchmarks.parts import exit_code_of
 from family.card import read_card
-from family.data.dataset import Dataset, open_dataset
+from family.data.dataset import open_dataset
 from family.errors import Failure
 from family.evaluation.paired import count_differing, is_shown, micro_interval
 from family.outputs import read_json, write_json
@@ -52,10 +52,13 @@ def measure(args: argparse.Namespace) -> dict:
 
     dataset = open_dataset(args.dataset)
     names = {run: names_of(run, args) for run in args.run}
-    failed = [text for text in run_steps(steps(args, names)) if "export" not in text.split(":")[0]]
-    if failed:
-        raise Failure("not everything could be made:\n  " + "\n  ".join(failed))
-    members = {read_card(run)["name"]: {arm: [row(args.work, dataset, name, of[SOURCE][0]) for name in seeds] for arm, seeds in of.items()}
+    told = run_steps(steps(args, names))
+    bundles = [args.work / "bundles" / name for of in names.values() for seeds in of.values() for name in seeds]
+    if not all((bundle / "card.json").is_file() for bundle in bundles):  # a bundle may lack int8, which its export calls a failure
+        raise Failure("not everything could be made:\n  " + "\n  ".join(told))
+    if failed := run_steps([evaluation(args, bundle, scheme) for bundle in bundles for scheme in SCHEMES if scheme in read_card(bundle)["schemes"]]):
+        raise Failure("not everything could be evaluated:\n  " + "\n  ".join(failed))
+    members = {read_card(run)["name"]: {arm: [row(args.work, name, of[SOURCE][0]) for name in seeds] for arm, seeds in of.items()}
                for run, of in names.items()}  # fmt: skip
     result = {
         "schema": 1,
@@ -82,8 +85,8 @@ def names_of(run: Path, args: argparse.Namespace) -> dict[str, list[str]]:
 
 
 def steps(args: argparse.Namespace, names: dict[Path, dict[str, list[str]]]) -> list[Step]:
-    """Return the command lines, stage after stage: a pure function."""
-    work, trainings, exports, evaluations = args.work, [], [], []
+    """Return the command lines that train and export, stage after stage."""
+    work, trainings, exports = args.work, [], []
     for run, of in names.items():
         for arm, of_arm in of.items():
             for seed, name in enumerate(of_arm):
@@ -93,10 +96,13 @@ def steps(args: argparse.Namespace, names: dict[Path, dict[str, list[str]]]) -> 
                 bundle = work / "bundles" / name
                 exports.append(Step(("export", str(made), "--out", str(bundle), "--schemes", ",".join(SCHEMES), "--calibrate", str(args.dataset)),
                                     (made / "card.json",)))  # fmt: skip
-                evaluations += [
-                    Step(("evaluate", str(bundle), str(args.dataset), "--scheme", scheme, "--out", str(work / "evaluations" / f"{name}-{scheme}")),
-                         (bundle / f"model.{scheme}.onnx",)) for scheme in SCHEMES]  # fmt: skip
-    return trainings + exports + evaluations
+    return trainings + exports
+
+
+def evaluation(args: argparse.Namespace, bundle: Path, scheme: str) -> Step:
+    """Return the command line that evaluates a file on the test rows."""
+    out = args.work / "evaluations" / f"{bundle.name}-{scheme}"
+    return Step(("evaluate", str(bundle), str(args.dataset), "--scheme", scheme, "--out", str(out)))
 
 
 def _training(args: argparse.Namespace, run: Path, out: Path, arm: str, seed: int) -> tuple[str, ...]:
@@ -105,12 +111,14 @@ def _training(args: argparse.Namespace, run: Path, out: Path, arm: str, seed: in
     if arm != "longer":
         return ("compress", str(run), str(args.dataset), "--out", str(out), "--method", arm, "--resume", *settings)
     card = read_card(run)
-    fields = {**ARMS[arm], "resolution_px": card["resolution_px"]}
+    label = ".".join(filter(None, (card.get("label"), ARMS[arm]["label"])))
+    fields = {**ARMS[arm], "label": label, "resolution_px": card["resolution_px"], "aspect": card["preprocessing"]["aspect"],
+              "activation": card.get("activation", "")}  # fmt: skip
     words = ("train", str(args.dataset), "--out", str(out), "--variant", card["variant"], "--scope", card["scope"], "--recipe", "qat", "--resume")
     return (*words, "--weights", str(run), "--carry-head", "--teacher", str(run), *(w for k, v in fields.items() for w in ("--set", f"{k}={v}")), *settings)
 
 
-def row(work: Path, dataset: Dataset, name: str, source: str) -> dict:
+def row(work: Path, name: str, source: str) -> dict:
     """Return what came out of one run: for each scheme that was not refused its accuracies, bytes, and the difference from the source's int8."""
     card = read_card(work / "bundles" / name)
     found = {"compression": {key: value for key, value in card.get("compression", {}).items() if key != "ranges"},
@@ -123,12 +131,12 @@ def row(work: Path, dataset: Dataset, name: str, source: str) -> dict:
         metrics = read_json(work / "evaluations" / f"{name}-{scheme}" / "metrics.json")
         found[scheme] = {"top1": metrics["top1"], "levels": {k: {key: level[key] for key in ("micro", "macro")} for k, level in metrics["levels"].items()},
                          "mb": len(data) / 1e6, "zipped_mb": len(zlib.compress(data, 6)) / 1e6}  # fmt: skip
-        if name != source:
-            found[scheme]["less_source"] = difference(dataset, *(_answers(work, dataset, f"{of}-{scheme}") for of in (name, source)))
+        if name != source and scheme in read_card(work / "bundles" / source)["schemes"]:
+            found[scheme]["less_source"] = difference(*(_answers(work, f"{of}-{scheme}") for of in (name, source)))
     return found
 
 
-def difference(dataset: Dataset, ours: dict, theirs: dict) -> dict:
+def difference(ours: dict, theirs: dict) -> dict:
     """Return how many points of top-1 accuracy one way has over another on the same rows, with an interval by listing."""
     d = ours["right"].astype(int) - theirs["right"].astype(int)
     interval = micro_interval(d, ours["listings"])
@@ -136,8 +144,8 @@ def difference(dataset: Dataset, ours: dict, theirs: dict) -> dict:
             "shown": is_shown(interval, count_differing(d, ours["listings"]))}  # fmt: skip
 
 
-def _answers(work: Path, dataset: Dataset, evaluation: str) -> dict:
-    table = pa.parquet.read_table(work / "evaluations" / evaluation / "predictions.parquet", columns=["listing_id", "true_id", "top_ids"])
+def _answers(work: Path, name: str) -> dict:
+    table = pa.parquet.read_table(work / "evaluations" / name / "predictions.parquet", columns=["listing_id", "true_id", "top_ids"])
     right = np.array([top[0] == true for top, true in zip(table["top_ids"].to_pylist(), table["true_id"].to_pylist(), strict=True)])
     return {"right": right, "listings": np.unique(table["listing_id"].to_pylist(), return_inverse=True)[1]}
 

@@ -116,6 +116,6 @@ def why_not(precision: str, layers: dict[str, dict[str, int]]) -> str:
     counts = sum((Counter(found) for found in layers.values()), Counter())
     names = {"fp32": ("f32",), "bf16": ("bf16",), "int8": ("i8", "u8")}[precision]
     right, n = sum(counts[name] for name in names), counts.total()
-    if right == 0 or (precision == "fp32" and right < n):
+    if right == 0 or right < (n if precision == "fp32" else n / 2):
         return f"{right} of its {n} layers that multiply run in {precision}: {dict(counts)}"
     return ""

@@ -70,7 +70,7 @@ def _name(row: dict) -> str:
 
 def _line(row: dict, accuracies: dict) -> dict:
     """Return one line; of our own files, whose accuracies have rows of their own, those of the same rows."""
-    metrics = row.get("metrics") or accuracies.get(_accuracy_key(row))
+    metrics = row.get("metrics") or (accuracies.get(_accuracy_key(row)) if str(row.get("side")).startswith("ours-") else None)
     marked = ", REFUSED" if row.get("refused") else ""
     return {
         "side": plain(f"{row.get('title')}{marked}"),

@@ -1,5 +1,6 @@
 """int8 of a run that was trained with roundings: its own ranges, and no search. No TensorFlow."""
 
+import sys
 from pathlib import Path
 
 import onnx
@@ -28,6 +29,8 @@ def quantize_learned(fp32: Path, int8: Path, ranges: dict[str, list[float]]) -> 
     kept = before_first_convolution(model) + stem(model)
     bits, why = weight_bits(cpu_flags())
     known = tensor_ranges(model, ranges)
+    if bits != 8:
+        print(f"warning: weights get {bits} bits, and were trained with 8: {why}", file=sys.stderr)
     write_int8(model, known, kept, int8, n_weight_bits=bits)
     return {"format": "QDQ", "activations": "uint8", "weights": "int8 per channel", "weight_bits": bits, "weight_bits_because": why, "ranges": "learned",
             "n_ranges": len(known), "convolutions_in_float": count_convolutions(model, kept)}  # fmt: skip

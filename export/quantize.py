@@ -16,10 +16,6 @@ Ranges = dict[str, tuple[float, float]]  # of activations, by the ONNX tensor's 
 
 # Swish is Sigmoid and Mul: left in float they split the graph into islands. Softmax stays float.
 OPERATORS = ("Conv", "Gemm", "MatMul", "Mul", "Sigmoid", "Add", "GlobalAveragePool", "Transpose", "Squeeze", "Clip", "Relu")
-FORMATS = {
-    "QDQ": "marks around float operators, which any runtime reads",
-    "QOperator": "int8 operators, most of them ONNX Runtime's own: the same answers from a smaller file",
-}
 KEPT_IN_FP32 = ("Softmax",)  # of fp16
 
 
@@ -37,7 +33,8 @@ def write_int8(
         model: of `load_fp32`; it stays as it is.
         ranges: of each float tensor that goes into or comes out of OPERATORS, but for those between nodes that are kept in float.
         kept_in_float: names of nodes.
-        form: of FORMATS.
+        form: "QDQ", marks around float operators, which any runtime reads, or "QOperator", int8 operators, most of them ONNX Runtime's own: the same
+            answers from a smaller file.
         n_weight_bits: 8, or 7 where two products of 8 bits overflow, see `weight_bits`.
 
     Raises:

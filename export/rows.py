@@ -9,12 +9,12 @@ import pyarrow.compute as pc
 
 from family.data.dataset import Dataset, Rows, open_dataset
 from family.data.order import choose_balanced
+from family.data.splits import HELD_BACK
 from family.errors import UserError
 
 N_CALIBRATION = 128
 N_RANKED_ON = 128
 MAX_GATE_ROWS = 5000  # pixels of these are in memory at once
-HELD_BACK = ("val", "test")
 
 
 def calibration_rows(dataset: Dataset, card: dict) -> tuple[Rows, Rows]:
@@ -54,11 +54,11 @@ def check_calibration(dataset: Dataset, card: dict) -> str:
         earlier = open_dataset(Path(own["folder"]))
         if earlier.digest != own["digest"]:
             raise UserError("changed")
-        held_back = {split: pa.array(_contents(_images(earlier, (split,)).to_pylist())) for split in HELD_BACK}
+        held_back = {split: _contents_array(_images(earlier, (split,))) for split in HELD_BACK}
     except (UserError, KeyError, OSError):
         return (f"warning: the dataset of the run ({own.get('folder')}) is not there any more, or was changed: whether int8 is calibrated on images "
                 "that are held back in it can't be told")  # fmt: skip
-    train = pa.array(_contents(_images(dataset, ("train",)).to_pylist()))
+    train = _contents_array(_images(dataset, ("train",)))
     found = {split: pc.sum(pc.is_in(images, train)).as_py() or 0 for split, images in held_back.items()}
     if any(found.values()):
         told = " and ".join(f"{n:,} of the {len(held_back[split]):,} {split} images" for split, n in found.items() if n)
@@ -69,6 +69,10 @@ def check_calibration(dataset: Dataset, card: dict) -> str:
 
 def _images(dataset: Dataset, splits: tuple[str, ...]) -> pa.ChunkedArray:
     return dataset.table.filter(pc.is_in(dataset.table["split"], pa.array(splits)))["image"]
+
+
+def _contents_array(images: pa.ChunkedArray) -> pa.Array:
+    return pa.array(_contents(images.to_pylist()), pa.string())  # of none, the type would be that of nothing
 
 
 def _contents(images: Iterable[str]) -> list[str]:

@@ -11,7 +11,7 @@ _TURN_S = 0.1
 _MOST_AT_ONCE = 8
 
 
-def compare_speed(base: Callable, other: Callable, images: np.ndarray, clock: Callable = time.perf_counter) -> dict:
+def compare_speed(base: Callable, other: Callable, images: np.ndarray, clock: Callable = time.perf_counter, n_rounds: int = N_ROUNDS) -> dict:
     """Time two models on single images, in turns whose order changes from round to round, so that a busy machine slows both.
 
     Args:
@@ -19,7 +19,8 @@ def compare_speed(base: Callable, other: Callable, images: np.ndarray, clock: Ca
         images: uint8 [n, px, px, 3].
 
     Returns:
-        {"ratio": the median of the base's time over the other's, "interval": its 95 % interval by order statistics, "rounds", "images_a_round"}.
+        {"ratio": the median of the base's time over the other's, "interval": its 95 % interval by order statistics, None of other than N_ROUNDS rounds,
+        "rounds", "images_a_round"}.
     """
 
     def spend(predict: Callable, first: int, n: int) -> float:
@@ -31,13 +32,14 @@ def compare_speed(base: Callable, other: Callable, images: np.ndarray, clock: Ca
     spend(other, 0, 2)
     n = int(np.clip(_TURN_S / max(spend(base, 0, 2) / 2, 1e-9), 1, _MOST_AT_ONCE))
     ratios = []
-    for turn in range(N_ROUNDS):
+    for turn in range(n_rounds):
         sides = {"base": base, "other": other}
         order = list(sides) if turn % 2 == 0 else list(sides)[::-1]
         spent = {name: spend(sides[name], turn * n, n) for name in order}
         ratios.append(spent["base"] / spent["other"])
     ratios.sort()
-    return {"ratio": float(np.median(ratios)), "interval": [ratios[_LOW], ratios[_HIGH]], "rounds": N_ROUNDS, "images_a_round": n}
+    interval = [ratios[_LOW], ratios[_HIGH]] if n_rounds == N_ROUNDS else None
+    return {"ratio": float(np.median(ratios)), "interval": interval, "rounds": n_rounds, "images_a_round": n}
 
 
 def tell_speed(found: dict) -> str:

@@ -1,5 +1,6 @@
 """The card: one JSON record that travels from run to bundle to results; each stage adds its own fields."""
 
+import math
 from pathlib import Path
 
 from family.errors import UserError
@@ -21,6 +22,11 @@ _WANTED = {
     "classes": list,
     "paths": list,
     "preprocessing": dict,
+}
+_OPTIONAL = {  # fields that not every card has, and what they may hold
+    "temperature": lambda value: value is None or (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf),
+    "activation": lambda value: isinstance(value, str),
+    "compression": lambda value: isinstance(value, dict) and _are_ranges(value.get("ranges", {})),
 }
 _PREPROCESSING = ("resolution_px", "aspect", "filter")
 
@@ -52,6 +58,15 @@ def read_card(folder: Path) -> dict:
         raise UserError(f"{folder / FILE}: card schema {card['schema']}; this version reads up to {SCHEMA}")
     wrong = [key for key, kind in _WANTED.items() if not isinstance(card.get(key), kind)]
     wrong += [f"preprocessing.{key}" for key in _PREPROCESSING if not wrong and key not in card["preprocessing"]]
+    wrong += [key for key, is_right in _OPTIONAL.items() if key in card and not is_right(card[key])]
     if wrong or len(card["classes"]) != len(card["paths"]):
         raise UserError(f"{folder / FILE}: the card lacks {', '.join(wrong) or 'a path for each class'}, or holds something else there")
     return card
+
+
+def _are_ranges(value) -> bool:
+    """Say whether a value is layer -> [low, high], with 0 inside."""
+    return isinstance(value, dict) and all(
+        isinstance(ends, list) and len(ends) == 2 and all(isinstance(end, int | float) for end in ends) and -math.inf < ends[0] <= 0 <= ends[1] < math.inf
+        for ends in value.values()
+    )

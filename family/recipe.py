@@ -188,6 +188,9 @@ def _check_ranges(recipe: Recipe) -> None:
         raise UserError("recipe: head_epochs and finetune_epochs are both 0, so there is nothing to train")
     if recipe.compression and recipe.head_epochs:
         raise UserError("recipe: what is compressed is trained already; head_epochs has to be 0")
+    if recipe.compression == "prune" and (recipe.weights_kept == "best" or recipe.val_patience):
+        raise UserError("recipe: pruning reaches its sparsity late, so the last epoch's weights are the ones to keep: leave weights_kept at "
+                        "last and val_patience at 0")  # fmt: skip
     if recipe.compression == "qat" and recipe.precision != "float32":
         raise UserError(f"recipe: quantization-aware training rounds in float32; got precision = {recipe.precision!r}")
     if not all(letter.isalnum() or letter in "_." for letter in recipe.label):

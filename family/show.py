@@ -85,7 +85,12 @@ def _candidates(path: Path) -> str:
     if not path.is_file():
         return ""
     with open(path, newline="", encoding="utf-8") as file:
-        head, *rows = csv.reader(file)
+        try:
+            head, *rows = csv.reader(file)
+        except (ValueError, csv.Error) as error:
+            raise UserError(f"{path} is no table: {error}") from error
+    if any(len(row) != len(head) for row in rows):
+        raise UserError(f"{path} is no table: its lines differ in length")
     cells = [head, *([_short(cell) for cell in row] for row in rows)]
     widths = [max(len(row[k]) for row in cells) for k in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]

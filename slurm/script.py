@@ -6,6 +6,8 @@ from slurm.job import Job
 from slurm.quoting import directive, quote_word, quote_words
 from slurm.units import write_time
 
+RESUMABLE = {"train": 1, "compress": 2}  # commands that go on with --resume, and which of their words is the dataset
+
 # What every script does, whatever the job. Kept as bash, so that it reads as bash.
 _BEGIN = r"""
 # Written by `family submit`. It starts the ranks, tells them what SLURM says, and comes back when they ask for it.
@@ -181,10 +183,10 @@ def _commands_of_tasks(job: Job) -> list[str]:
 def _words(words: tuple[str, ...]) -> list[str]:
     """Return the lines that set `command`."""
     words = list(words)
-    if words[0] == "train" and "--resume" not in words:
+    if words[0] in RESUMABLE and "--resume" not in words:
         words.insert(1, "--resume")  # so that a requeued job goes on by itself
     lines = [f"command=({quote_words(words)})"]
-    if words[0] == "train" and "--fresh" in words:
+    if words[0] in RESUMABLE and "--fresh" in words:
         again = [word for word in words if word != "--fresh"]
         lines.append(f'[ "$restarts" = 0 ] || command=({quote_words(again)})')
     return lines

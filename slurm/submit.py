@@ -14,7 +14,7 @@ from slurm.cluster import Cluster, read_cluster
 from slurm.errors import BadInput
 from slurm.job import Job, make_job, options
 from slurm.queue import Follower, State, submit, submit_script, to_stderr
-from slurm.script import default_log, sbatch_script
+from slurm.script import RESUMABLE, default_log, sbatch_script
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 # -P: a folder called `family` where the user stands must not be taken for ours.
@@ -98,7 +98,7 @@ def last_checkpoint_s(job: Job) -> float:
 
 
 def _last_checkpoint_s(job: Job, words: tuple[str, ...]) -> float:
-    run = _option(words, "--out") if words[0] == "train" else None
+    run = _option(words, "--out") if words[0] in RESUMABLE else None
     if not run:
         return 0.0
     try:
@@ -171,8 +171,9 @@ def next_command(job: Job) -> str:
     """Return what to do once the job is done, ready to paste."""
     words = [word for word in job.command if word != "--resume"]
     run = _option(words, "--out")
-    if words[0] == "train" and run and len(words) > 1 and not words[1].startswith("-"):
-        return shlex.join(["family", "evaluate", run, words[1], "--out", f"{run}-test"])
+    data = RESUMABLE.get(words[0])
+    if data and run and len(words) > data and not any(word.startswith("-") for word in words[1 : data + 1]):
+        return shlex.join(["family", "evaluate", run, words[data], "--out", f"{run}-test"])
     return f"family show {shlex.quote(run)}" if run else "squeue --me"
 
 

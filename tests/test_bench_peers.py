@@ -159,7 +159,7 @@ def test_a_row_gives_way_to_one_of_the_same_bundle_side_threads_and_machine():
 
 def test_the_table_says_what_was_measured():
     ours = peer_row("ours-int8", scheme="int8", model_sha256=sha("int8"), member="b0-64-general-int8", metrics=None, against={})
-    refused = peer_row("openvino-bf16", model_ms=None, against={}, answers=None, metrics=None, refused="no kernels")
+    refused = peer_row("openvino-bf16", model_ms=None, against={}, answers=None, metrics=None, refused="no kernels", model_sha256=sha("int8"))
     elsewhere = peer_row(machine={"name": "other"})
     (name, lines, note), (other, *_) = peer_table.groups([accuracy_row(), ours, peer_row(), refused, elsewhere])
     assert name == "b0-64-general on desk, 1 thread" and other == "b0-64-general on other, 1 thread"
@@ -167,7 +167,7 @@ def test_the_table_says_what_was_measured():
     assert lines[0]["top1"] == 0.61, "ours have their accuracy in a row of its own"
     assert lines[1]["int8"] == "2.00× (1.90 to 2.10)" and lines[1]["int8_processor"] == "1.50× (1.40 to 1.60)"
     assert lines[1]["fp32"] == "0.90× (0.80 to 0.95)" and lines[1]["top1"] == 0.5 and lines[1]["agreement"] == 0.75
-    assert lines[2]["model_ms"] is None and lines[2]["int8"] == "–"
+    assert lines[2]["model_ms"] is None and lines[2]["int8"] == "–" and lines[2]["top1"] is None, "it has no answers"
     assert "200 rounds of 8 single images" in note and "OpenVINO, bf16: REFUSED, no kernels." in note and "3.0 and 4.0" in note
 
 

@@ -215,6 +215,8 @@ def test_two_ranks_compress_as_one_does_and_the_bundle_has_the_learned_ranges(pl
     ranges, others = (card["compression"]["ranges"] for card in (one, two))
     assert ranges.keys() == others.keys() and all(ranges[name] == pytest.approx(others[name], rel=1e-3, abs=1e-6) for name in ranges)
     assert "already done" in family(*words, "--out", place / "one").stdout
+    learned, told = ranges["logits"], load_calibrated(place / "one")[1]
+    assert told["compression"]["ranges"]["logits"] == pytest.approx([end / one["temperature"] for end in learned]), "of logits that it divides"
     family("export", place / "one", "--out", place / "bundle", "--schemes", "fp32,int8", "--max-drop", 100)
     made = json.loads((place / "bundle" / "card.json").read_text())["schemes"]["int8"]["made"]
     assert made["ranges"] == "learned" and made["n_ranges"] > 50
@@ -264,6 +266,11 @@ def test_what_cannot_be_compressed_is_refused(place, tmp_path):
     for wrong, told in ((["head_epochs=1"], "head_epochs has to be 0"), (["precision=mixed_bfloat16"], "rounds in float32"), (["n_clusters=1"], "n_clusters")):
         with pytest.raises(UserError, match=told):
             read_recipe("qat", wrong)
+    for wrong in ("weights_kept=best", "val_patience=1"):
+        with pytest.raises(UserError, match="weights_kept at last"):
+            read_recipe("prune", [wrong])
+    words = ["compress", place / "run", place / "data", "--out", tmp_path / "run", "--method", "qat"]
+    assert "leave --set compression out" in family(*words, "--set", "compression=prune", code=2).stderr
 
 
 def test_a_comparison_trains_exports_and_evaluates_every_arm(tmp_path):
@@ -277,7 +284,9 @@ def test_a_comparison_trains_exports_and_evaluates_every_arm(tmp_path):
     assert names[run] == {"as trained": ["v2-b0-general"], "longer": ["v2-b0-general-longer-0", "v2-b0-general-longer-1"],
                           "qat": ["v2-b0-general-qat-0", "v2-b0-general-qat-1"], "prune": ["v2-b0-general-prune-0"]}  # fmt: skip
     found = [step.words for step in compressing.steps(args, names)]
-    assert [words[0] for words in found] == ["train"] * 2 + ["compress"] * 3 + ["export"] * 6 + ["evaluate"] * 12
+    assert [words[0] for words in found] == ["train"] * 2 + ["compress"] * 3 + ["export"] * 6
+    bundle = tmp_path / "work" / "bundles" / "a"
+    assert compressing.evaluation(args, bundle, "int8").words[:5] == ("evaluate", str(bundle), "data", "--scheme", "int8")
     longer = " ".join(found[0])
     assert "--recipe qat" in longer and "compression= " in longer and longer.endswith("--set seed=0 --set a=1") and f"--teacher {run}" in longer
     accuracy = {"top1": {"micro": 0.9, "macro": 0.8}, "zipped_mb": 2.0}

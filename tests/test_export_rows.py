@@ -59,6 +59,15 @@ def test_the_runs_own_data_and_data_split_like_it_may_calibrate(versions):
     assert check_calibration(open_dataset(folder / "first"), card) == "" == check_calibration(open_dataset(folder / "kept"), card)
 
 
+def test_data_without_test_rows_may_calibrate(tmp_path, versions, write_source):
+    rows = [{"listing_id": f"h{k}", "image": f"{k}.jpg", "category": ("cat", "dog")[k % 2], "split": "val" if k < 5 else "train"} for k in range(20)]
+    import_dataset(write_source(tmp_path / "unsplit", rows), tmp_path / "without")
+    without, (_, card) = open_dataset(tmp_path / "without"), versions
+    told = {**card, "dataset": {"folder": str(tmp_path / "without"), "digest": without.digest}}
+    with pytest.raises(UserError, match="of the 5 val images"):
+        check_calibration(open_dataset(tmp_path / "first"), told)
+
+
 def test_data_that_is_gone_is_told(versions):
     folder, card = versions
     shutil.rmtree(folder / "first")

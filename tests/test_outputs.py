@@ -10,6 +10,7 @@ import pytest
 from family.card import member_name, read_card, write_card
 from family.errors import UserError
 from family.outputs import MADE_OF, is_done, locked, move_aside, read_json, whole_file, whole_folder, write_json
+from family.show import _candidates
 
 CARD = {"schema": 1, "name": "x", "variant": "b0", "resolution_px": 64, "scope": "general", "classes": [], "paths": [],
         "preprocessing": {"resolution_px": 64, "aspect": "stretch", "filter": "bilinear"}}  # fmt: skip
@@ -186,3 +187,21 @@ def test_a_card_that_is_none_is_told(tmp_path, text, told):
 def test_a_card_travels_whole_with_fields_of_its_own(tmp_path):
     write_card(tmp_path, {**CARD, "mine": {"a": [1]}})
     assert read_card(tmp_path) == {**CARD, "mine": {"a": [1]}}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("temperature", -1), ("temperature", "1"), ("temperature", True), ("activation", 3), ("compression", None), ("compression", {"ranges": {"a": [1, 2]}}),
+     ("compression", {"ranges": {"a": [-1]}})],
+)  # fmt: skip
+def test_a_field_that_a_card_need_not_have_is_checked_where_it_has_it(tmp_path, field, value):
+    write_card(tmp_path, {**CARD, field: value})
+    with pytest.raises(UserError, match=field):
+        read_card(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1\n", "a,b\n1,2,3\n"])
+def test_a_crooked_table_of_candidates_is_refused(tmp_path, text):
+    (tmp_path / "candidates.csv").write_text(text)
+    with pytest.raises(UserError, match="is no table"):
+        _candidates(tmp_path / "candidates.csv")

@@ -180,6 +180,9 @@ def test_train_goes_on_by_itself_and_starts_afresh_only_once(bash, tmp_path):
     assert argv(tmp_path)[-8:] == ["train", "--resume", *TRAIN[1:], "--fresh"]
     bash(sbatch_script(job, Cluster()), SLURM_RESTART_COUNT="1")
     assert argv(tmp_path)[-7:] == ["train", "--resume", *TRAIN[1:]]
+    compress = ("compress", "run", "data", "--out", "small", "--method", "qat")
+    bash(sbatch_script(replace(job, command=(*compress, "--fresh")), Cluster()), SLURM_RESTART_COUNT="1")
+    assert argv(tmp_path)[-8:] == ["compress", "--resume", *compress[1:]]
     for command in ((*TRAIN, "--resume"), ("evaluate", "x", "--fresh")):
         bash(sbatch_script(replace(job, command=command), Cluster()), SLURM_RESTART_COUNT="1")
         assert argv(tmp_path)[-len(command) :] == list(command)

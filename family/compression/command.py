@@ -51,8 +51,11 @@ def as_training(args: argparse.Namespace) -> argparse.Namespace:
         raise UserError("quantization-aware training doesn't know the roundings inside of hard-swish yet; swish, relu6 and relu are known")
     settings = [f"resolution_px={how.resolution_px}", f"aspect={how.aspect}", f"compression={args.method}", f"activation={activation}", *args.settings]
     found = read_recipe(recipe, settings)
-    if labels and not any(setting.replace(" ", "").startswith("label=") for setting in args.settings):
-        settings.append(f"label={'.'.join([*labels, found.label])}")
+    if found.compression != args.method:
+        raise UserError(f"--method {args.method} and compression = {found.compression!r} (by --set) differ; leave --set compression out")
+    labels += [found.label] if found.label else []
+    if card.get("label") and not any(setting.replace(" ", "").startswith("label=") for setting in args.settings):
+        settings.append(f"label={'.'.join(labels)}")
     return argparse.Namespace(
         dataset=args.dataset, out=args.out, variant=card["variant"], scope=args.scope or card["scope"], recipe=recipe, ranks=args.ranks,
         weights=str(args.run_folder), teacher=[args.run_folder] if found.distill_weight > 0 else [], features=None, carry_head="",

@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 
 SPLITS = ("train", "val", "test")
+HELD_BACK = ("val", "test")
 FRACTIONS = {"val": 0.1, "test": 0.2}
 
 

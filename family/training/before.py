@@ -7,11 +7,11 @@ import pyarrow.compute as pc
 from family.card import FILE as CARD
 from family.card import read_card
 from family.data.dataset import Dataset, open_dataset
+from family.data.splits import HELD_BACK
 from family.errors import UserError
 from family.machine import cpu_flags
 from family.recipe import Recipe
 
-HELD_BACK = ("val", "test")
 BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 
 

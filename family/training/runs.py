@@ -53,6 +53,11 @@ def load_calibrated(run: Path) -> tuple[tf_keras.Model, dict]:
     model, card = load_run(run)
     if not card.get("temperature"):
         return model, card
-    head = model.get_layer("logits")
-    head.set_weights([array / card["temperature"] for array in head.get_weights()])
-    return model, {**card, "temperature": 1.0, "temperature_inside": card["temperature"]}
+    temperature, head = card["temperature"], model.get_layer("logits")
+    head.set_weights([array / temperature for array in head.get_weights()])
+    card = {**card, "temperature": 1.0, "temperature_inside": temperature}
+    ranges = card.get("compression", {}).get("ranges", {})
+    if "logits" in ranges:  # what was learned of the logits as they were
+        ranges = {**ranges, "logits": [end / temperature for end in ranges["logits"]]}
+        card["compression"] = {**card["compression"], "ranges": ranges}
+    return model, card
