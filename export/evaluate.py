@@ -33,7 +33,8 @@ from family.reporting.writing import write_files
 BATCH_SIZE = 32
 ORIGIN = Path(__file__).parents[1] / "benchmarks" / "results" / "origin.json"  # figures of the system that this follows; data, not code
 # What an evaluation stands for that an earlier version made, which had no such words.
-DEFAULTS = {"by": [], "precision": WANTED, "against": None, "provider": None}
+DEFAULTS = {"by": [], "precision": WANTED, "against": None, "provider": None, "figures": 1}
+FIGURES = 2  # grows with every change of what an evaluation computes or writes, so that an older folder does not stand for a newer one
 NO_VAL = "{} has no validation rows here to fit thresholds on, so nothing is told of filing."
 VAL_ITSELF = (
     "The validation rows themselves are evaluated: a temperature and thresholds that were fitted on them would flatter and are left out."
@@ -191,7 +192,8 @@ def _made_of(args: argparse.Namespace, dataset: Dataset) -> dict:
     # Not the threads: the answers don't depend on them. Those of another provider may, in int8 and on GPUs.
     member, sha256 = identify_any(args.model, args.scheme)
     return {"command": "evaluate", "member": member, "model_sha256": sha256, "split": args.split, "dataset": dataset.digest,
-            "by": sorted(set(args.by)), "precision": args.precision, "against": _identify_other(args.against), "provider": args.provider}  # fmt: skip
+            "by": sorted(set(args.by)), "precision": args.precision, "against": _identify_other(args.against), "provider": args.provider,
+            "figures": FIGURES}  # fmt: skip
 
 
 def _identify_other(folder: Path | None) -> dict | None:

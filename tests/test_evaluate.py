@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,17 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from export.evaluate import FIGURES
 from family.cli import main
 from family.data.dataset import Rows, open_dataset
 from family.data.importing import import_dataset
 from family.data.ontology import from_leaves
 from family.evaluation.assembling import Answered, Temperature, assemble
 from family.evaluation.gate import expected_names, numbers
+from family.evaluation.groups import measure_groups
 from family.evaluation.mistakes import KINDS
 from family.evaluation.predictions import gather_answers
+from family.outputs import MADE_OF
 from family.reporting.writing import summarize_findings, write_files
 
 PX = 32
@@ -71,6 +75,15 @@ def test_every_file_is_there_and_agrees_with_the_others(evaluated):
         assert float(line["recall"]) == pytest.approx(sum(row["top_ids"][0] == i for row in own) / len(own))
         assert (line["threshold"] or None) == (str(t) if (t := thresholds["levels"]["3"][i]) is not None else None)
     assert pyarrow.parquet.read_table(out / "predictions-val.parquet").num_rows == thresholds["fitting_listings"] * 2
+    filed = pyarrow.parquet.read_table(out / "filed.parquet").to_pylist()
+    assert [row["listing_id"] for row in filed] == sorted({row["listing_id"] for row in predictions})
+    backoff = metrics["filing"]["backoff"]
+    there = [row for row in filed if row["filed_id"] is not None]
+    assert len(there) == pytest.approx(backoff["share"] * len(filed)) and all(row["filed_id"] in {**thresholds["levels"][str(row["level"])]} for row in there)
+    if there:
+        assert sum(row["right"] for row in there) / len(there) == pytest.approx(backoff["precision"])
+    assert metrics["filing"]["leaf"]["share"] == pytest.approx(sum(row["is_final"] for row in filed) / len(filed))
+    assert metrics["calibration"]["nll"] == pytest.approx(-np.log([row["true_probability"] for row in predictions]).mean(), rel=1e-4)
     assert metrics["calibration"]["fitted_on"] == metrics["filing"]["fitted_on"] == "val"
     assert metrics["calibration"]["after"]["nll"] < metrics["calibration"]["nll"]
     assert metrics["macro_over"] == {"categories": 6, "under_5_rows": 0}
@@ -105,6 +118,21 @@ def test_a_gate_ends_with_1_and_a_name_that_is_none_with_2(evaluated, capsys):
     assert "Did you mean 'top1.micro'" in capsys.readouterr().err and not (evaluated / "early").exists()
     assert main(words(evaluated, "none", "--by", "contry")) == 2
     assert "Did you mean 'country'" in capsys.readouterr().err and not (evaluated / "none").exists()
+
+
+def test_what_an_earlier_version_computed_does_not_stand_for_this_one(evaluated, capsys):
+    shutil.copytree(evaluated / "out", evaluated / "older")
+    told = json.loads((evaluated / "older" / MADE_OF).read_text())
+    del told["figures"]
+    (evaluated / "older" / MADE_OF).write_text(json.dumps(told))
+    assert main(words(evaluated, "older", "--by", "country")) == 2
+    assert f"figures was 1, now {FIGURES}" in (shown := capsys.readouterr().err) and "--fresh" in shown
+
+
+def test_no_value_and_a_value_of_that_name_are_one_group():
+    given = answered([(CAT, CAT, 0.9, 2), (DOG, DOG, 0.9, 2)])
+    groups = measure_groups(TREE, given.by_image, given.by_listing, None, np.array(["", "(none)", "", "de"]))
+    assert {name: group["n"] for name, group in groups.items()} == {"(none)": 3, "de": 1}
 
 
 def test_a_member_against_itself_differs_nowhere_and_other_rows_are_refused(evaluated, capsys):
@@ -202,6 +230,12 @@ def test_categories_to_merge_rename_and_relabel_are_told_from_one_another(tmp_pa
     write_files(tmp_path, answered(cases), evaluated)
     assert len(list(csv.DictReader((tmp_path / "actions.csv").open(encoding="utf-8")))) == 3
     assert "| 1 | merge | Animals/Cats, Animals/Dogs | 19 | 10.22 |" in summarize_findings(evaluated.findings)
+
+
+def test_two_that_are_taken_for_each_other_across_the_tree_want_other_names():
+    (action,) = found_of([(CAT, CAT, 0.9, 20), (VAN, VAN, 0.9, 20), (CAT, VAN, 0.6, 8), (VAN, CAT, 0.6, 9)]).findings.actions
+    assert (action["kind"], action["listings"], action["gain_points"]) == ("rename", 17, None)
+    assert "stand in different places of the tree" in action["why"] and {category["id"] for category in action["categories"]} == {"cat", "van"}
 
 
 def test_perfect_answers_have_no_errors_and_no_actions(tmp_path):

@@ -263,6 +263,7 @@ def test_a_gate_names_what_falls_short_and_refuses_unknown_names():
     assert find_short(metrics, parse_wanted("top1.micro=0.80, levels.2.macro=0.84")) == []
     assert find_short(metrics, parse_wanted("top1.micro=0.81")) == ["top1.micro is 0.8000, wanted at least 0.81"]
     assert "severity.of_mistakes is nothing" in find_short(metrics, parse_wanted("severity.of_mistakes=1"))[0]
+    assert find_short(metrics, {"thirds.tail.micro": 0.5}) == ["thirds.tail.micro is nothing, since no row counts for it, wanted at least 0.5"]
     with pytest.raises(UserError, match=r"Did you mean 'top1.micro'"):
         find_short(metrics, parse_wanted("top1.mikro=0.8"))
     for text in ("top1.micro", "top1.micro=x", "=0.5", "top1.micro=nan"):

@@ -67,7 +67,7 @@ def test_the_file_has_ids_and_the_types_of_the_contract(rows, tmp_path):
     text, texts, numbers = pa.string(), pa.list_(pa.field("element", pa.string())), pa.list_(pa.field("element", pa.float32()))
     assert table.schema.equals(pa.schema([
         ("listing_id", text), ("image", text), ("true_id", text), ("top_ids", texts), ("top_probabilities", numbers),
-        ("level_ids", texts), ("level_probabilities", numbers),
+        ("level_ids", texts), ("level_probabilities", numbers), ("true_probability", pa.float32()),
     ]))  # fmt: skip
     first = table.to_pylist()[0]
     assert (first["listing_id"], first["image"], first["true_id"]) == ("k", "0.png", "b")

@@ -3,13 +3,15 @@
 - *relabel*: at least MIN_LISTINGS listings of a category have images that are probably misfiled (see `family.evaluation.mistakes`).
 - *merge*: two categories under the same node, where at least MUTUAL of each one's images are taken for the other one, and at least
   MIN_LISTINGS listings are concerned.
-- *rename*: at least ONE_SIDED of a category's images are taken for another one, less than MUTUAL of the other one's for it, and at least
-  MIN_LISTINGS listings are concerned: people and the model know the other name.
+- *rename*: at least ONE_SIDED of a category's images are taken for another one, less than MUTUAL of the other one's for it: people and the model
+  know the other name. Or two categories under different nodes are taken for each other as those of a merger are: neither name says which of them a
+  listing belongs to. At least MIN_LISTINGS listings are concerned.
 
 Images that are probably misfiled count for relabelling alone, so that no image argues for two things.
 
-`gain_points` of a merger is exact for these rows: if the two were one category, each of these images would be right, so that top-1 gains
-their share. Of relabelling it is the same share if the suspicion is right each time, so a bound. What a new name does is not known: null.
+`gain_points` of a merger is the least that it gives on these rows: if the two were one category, each of these images would be right, so that top-1
+gains their share, and what else the added probabilities decide.
+Of relabelling it is the same share if the suspicion is right each time, so a bound. What a new name does is not known: null.
 """
 
 import numpy as np
@@ -75,22 +77,26 @@ def _confused(ontology: Ontology, by_image: Answers, listing_of: np.ndarray, exa
         (there, back), siblings = rates(a, b), parents[a] == parents[b]
         mutual = there >= MUTUAL and back >= MUTUAL
         one_sided = there >= ONE_SIDED and back < MUTUAL
-        if not (one_sided or (mutual and siblings and a < b)):
+        if not (one_sided or (mutual and a < b)):
             continue
         places = np.concatenate([places_of(a, b), places_of(b, a)]) if mutual else places_of(a, b)
         places = places[counted[places]]
         n_listings = len(np.unique(listing_of[mistakes.rows[places]]))
         if n_listings >= MIN_LISTINGS:
             taken = [(count_of.get(pair, 0), int(support[pair[0]])) for pair in ((a, b), (b, a))]
-            found.append(_action(category_of(ontology, a), category_of(ontology, b), *taken, mutual)
-                         | {"listings": n_listings, "places": places,
-                            "gain_points": 100 * len(places) / len(by_image.labels) if mutual else None})  # fmt: skip
+            gain = 100 * len(places) / len(by_image.labels) if mutual and siblings else None
+            found.append(_action(category_of(ontology, a), category_of(ontology, b), *taken, mutual, bool(siblings))
+                         | {"listings": n_listings, "places": places, "gain_points": gain})  # fmt: skip
     return found
 
 
-def _action(a: dict, b: dict, there: tuple[int, int], back: tuple[int, int], mutual: bool) -> dict:
+def _action(a: dict, b: dict, there: tuple[int, int], back: tuple[int, int], mutual: bool, siblings: bool) -> dict:
     """Return an action's kind, categories and reason; `there` and `back` are (images that are taken for the other category, images)."""
     names = told_apart([a["path"], b["path"]])
+    if mutual and not siblings:
+        why = (f"{_of(there)} photos in {names[0]} are taken for {names[1]}, and {_of(back)} the other way round, though they stand in different places "
+               "of the tree: names that say what belongs where would help, or one place for both.")  # fmt: skip
+        return {"kind": "rename", "categories": [a, b], "why": why}
     if mutual:
         why = (f"{_of(there)} photos in {names[0]} are taken for {names[1]}, and {_of(back)} the other way round: "
                "make one category of them, or tell sellers by what to tell them apart.")  # fmt: skip

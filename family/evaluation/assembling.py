@@ -46,6 +46,7 @@ class Evaluated:
     findings: Findings
     mistakes: Mistakes
     thresholds: list[np.ndarray] | None  # of each level, float [n_nodes]
+    filed: Filed | None  # of listings, where there are thresholds
 
 
 def assemble(
@@ -89,7 +90,7 @@ def assemble(
          "precision_wanted": wanted, "schema": SCHEMA},
         metrics, categories, pairs, examples.all_made(), choose_right(rows, by_image), actions,
     )  # fmt: skip
-    return Evaluated(findings, mistakes, thresholds)
+    return Evaluated(findings, mistakes, thresholds, filed)
 
 
 def _file(answered: Answered, validation: Answered | None, wanted: float, metrics: dict) -> tuple[list[np.ndarray] | None, Filed | None]:

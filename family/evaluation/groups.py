@@ -33,6 +33,7 @@ def measure_groups(ontology: Ontology, by_image: Answers, by_listing: Answers, f
     Args:
         values: str [n], of the images.
     """
+    values = np.where(values == "", NO_VALUE, values)
     names, places = np.unique(values[first_rows(by_listing)], return_inverse=True)
     found = {}
     for k in np.argsort(-np.bincount(places), kind="stable"):
@@ -41,5 +42,5 @@ def measure_groups(ontology: Ontology, by_image: Answers, by_listing: Answers, f
         group = measure_parts(ontology, by_image.take(np.repeat(own, by_listing.n_images)), listings)
         if filed:
             group["filing"] = measure_filing(ontology, listings, filed.take(own))
-        found[str(names[k]) or NO_VALUE] = group
+        found[str(names[k])] = group
     return found

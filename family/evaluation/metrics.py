@@ -13,7 +13,7 @@ TOPS = (1, 3, 5)
 
 
 def measure(ontology: Ontology, by_image: Answers, by_listing: Answers) -> dict:
-    """Return the metrics of DESIGN's contract; `n` and the headline count images, `listings` holds the same by listing.
+    """Return every figure that answers alone give; `n` and the headline count images, `listings` holds the same by listing.
 
     Every share has its 95 % interval beside it, by listing: see `family.evaluation.intervals`.
     """

@@ -69,7 +69,7 @@ def tell_why(kind: int, truth: str, answer: str, best: float, true: float, usual
     """Return one sentence with the numbers that a rule looked at; truth and answer are paths."""
     shares = f"the answer has {best:.1%}, the seller's category {true:.1%}"
     if kind == MISFILED:
-        return f"Of this image {shares}; images of {answer} have {usual:.1%} on average, and the whole listing is answered the same."
+        return f"Of this image {shares}; images of {answer} have {usual:.1%} on average, and no image of the listing is answered otherwise."
     above = common_path(truth, answer) or "the top of the tree"
     return f"Both stand under {above}; {shares}." if kind == SIBLING else f"The two part at {above}; {shares}."
 

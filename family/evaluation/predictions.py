@@ -178,6 +178,7 @@ def write_predictions(path: Path, rows: Rows, answers: Answers) -> None:
         "top_probabilities": _lists(pa.array(answers.top_probabilities.ravel()), answers.top.shape[1]),
         "level_ids": _lists(nodes.take(pa.array((answers.nodes + first_of_level).ravel())), answers.nodes.shape[1]),
         "level_probabilities": _lists(pa.array(answers.node_probabilities.ravel()), answers.nodes.shape[1]),
+        "true_probability": pa.array(answers.true_probabilities),
     }
     pa.parquet.write_table(pa.table(table), path)
 

@@ -61,7 +61,9 @@ def _head(column: dict) -> str:
     first = "descending" if column.get("high") else "ascending"
     hint = f' title="{escape(column["help"])}"' if column.get("help") else ""
     label = "<br>".join(escape(line) for line in column["label"].split("\n"))
-    kind = f' class="wrap" style="min-width:{column["wrap"]}px"' if column.get("wrap") else ""
+    wrap = column.get("wrap")  # True, or the least width in px
+    least = "" if wrap is True else f' style="min-width:{wrap}px"'
+    kind = f' class="wrap"{least}' if wrap else ""
     return (
         f'<th scope="col"{kind} data-key="{escape(column["key"])}" data-first="{first}"><button type="button"{hint}>{label}</button></th>'
     )

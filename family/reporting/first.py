@@ -2,14 +2,13 @@
 
 from family import pages
 from family.data.ontology import SEPARATOR
-from family.evaluation.actions import MIN_LISTINGS
+from family.evaluation.actions import MIN_LISTINGS, MUTUAL, N_ACTIONS, ONE_SIDED
 from family.evaluation.categories import told_apart
 from family.evaluation.findings import Findings
 from family.pages import escape, number, percent
 from family.reporting.photos import N_ACTION, N_KIND_SHORT, by_kind, groups, singles
-from family.reporting.words import between, counted, of_100
+from family.reporting.words import between, counted, of_100, stricter
 
-N_ACTIONS = 10  # that are found at most
 N_DEPARTMENTS = 12  # shown before the others are unfolded
 KINDS = {
     "sibling mix-up": (
@@ -33,7 +32,7 @@ NOT_FITTED = "Nothing was held back to set the thresholds of filing without a pe
 
 def title(findings: Findings) -> str:
     """Return the name of the page."""
-    return "How many listings can be filed without a person"
+    return "How many listings can be filed without a person" if "filing" in findings.metrics else "How listings are filed, and what goes wrong"
 
 
 def lead(findings: Findings) -> str:
@@ -47,8 +46,9 @@ def lead(findings: Findings) -> str:
         )
     about = findings.about
     source = (
-        f"The model {about['member']}, measured on {counted(about['n_listings'], 'listing')} of the data set “{about['dataset']}”. "
-        "These figures hold for listings like those; for others, measure again."
+        f"The model {about['member']}, measured on {counted(about['n_listings'], 'listing')} with {counted(about['n_images'], 'photo')} of the data set "
+        f"“{about['dataset']}”; the “seller's category” is the one that a listing has there. These figures hold for listings like those. Before you rely on "
+        "them for others, have this page made of at least a thousand of yours."
     )
     return f'<p class="lead">{" ".join(filter(None, sentences))}</p>\n' + pages.paragraph(source)
 
@@ -70,14 +70,25 @@ def _extremes(departments: list[dict]) -> str:
     """Name the department where the least of what is filed is right, and the one where the fewest are filed, where there are several."""
     if len(departments) < 2:
         return ""
-    told, wrong = [], min(departments, key=_reliability)
-    if wrong["precision_leaf"] is not None:
+    told = []
+    known = sorted((d for d in departments if d["precision_leaf"] is not None and _n_filed(d) >= FEW_FILED), key=_reliability)
+    if known:
+        wrong, *others = known
         told.append(
-            f"Least reliable is <strong>{escape(wrong['path'])}</strong>: of 100 of its listings that were filed, {of_100(wrong['precision_leaf'])} were right."
+            f"Least reliable is <strong>{escape(wrong['path'])}</strong>: of 100 of its listings that were filed, {of_100(wrong['precision_leaf'])} were right "
+            f"({between(wrong['interval'], '')}){_as_low(wrong, others)}."
         )
     fewest = min(departments, key=lambda d: d["share_leaf"])
     told.append(f"Most is left to people in <strong>{escape(fewest['path'])}</strong>: {of_100(fewest['share_leaf'])} of 100 are filed.")
     return " ".join(told)
+
+
+def _as_low(wrong: dict, others: list[dict]) -> str:
+    """Name the other departments that may be as unreliable: whose own range holds the share of the least reliable one."""
+    near = [escape(d["path"]) for d in others if d["interval"][0] <= wrong["precision_leaf"]]
+    if not near:
+        return ""
+    return f"; {' and '.join(near) if len(near) <= 2 else f'{len(near)} others'} may be as low"
 
 
 def first_page(findings: Findings, pictures: dict[str, bytes]) -> str:
@@ -86,7 +97,7 @@ def first_page(findings: Findings, pictures: dict[str, bytes]) -> str:
         pages.heading("What can be filed without a person")
         + (_filing(findings) if "filing" in findings.metrics else pages.paragraph(NOT_FITTED))
         + pages.heading("What to merge, rename or relabel")
-        + _actions(findings.actions, pictures)
+        + _actions(findings, pictures)
         + pages.heading("What kinds of errors there are")
         + _kinds(findings, pictures)
         + pages.heading("How sure these numbers are")
@@ -108,7 +119,14 @@ def _filing(findings: Findings) -> str:
     ]
     if backoff["precision"] is not None:
         tiles.append((f"{of_100(backoff['precision'])} of 100", f"of all that is filed, final or broader, is right: {between(backoff['interval'])}"))
-    return pages.tiles(tiles) + _departments(findings)
+    return pages.tiles(tiles) + _stricter(filing) + _departments(findings)
+
+
+def _stricter(filing: dict) -> str:
+    """Say how many could be filed with more of them right, and with one bar for all categories."""
+    told = [f"{of_100(p['share'])} of 100 with {of_100(p['precision'])} of these right" for p in stricter(filing["curve"], filing["precision_wanted"])]
+    text = f"Stricter, with one bar for all categories, this many could go into their final category: {'; '.join(told)}."
+    return pages.paragraph(text, "note") if told else ""
 
 
 def _departments(findings: Findings) -> str:
@@ -122,16 +140,18 @@ def _departments(findings: Findings) -> str:
     columns = [
         {"key": "path", "label": "department"},
         {"key": "share_leaf", "label": "without a person,\nof 100", "text": _of_100, "high": True},
-        {"key": "range", "label": "likely\nrange"},
         {"key": "precision_leaf", "label": "right of 100\nof these", "text": _of_100, "high": True},
-        {"key": "right_range", "label": "likely\nrange"},
+        {"key": "range", "label": "likely range:\nwithout a person"},
+        {"key": "right_range", "label": "likely range:\nright"},
         {"key": "share_backoff", "label": "at least into a\nbroader one, of 100", "text": _of_100, "high": True},
         {"key": "n_listings", "label": "listings\nlooked at", "text": number, "high": True},
     ]
+    if all(of_100(row["share_backoff"]) == of_100(row["share_leaf"]) for row in rows):
+        columns = [column for column in columns if column["key"] != "share_backoff"]
     note = (
         "Without a person: into the final category. A broader one: a category above it. Likely range: with 95 % confidence. "
-        "A listing is filed where the model is sure enough. How sure that is was set on other listings, as low as it could be with at least "
-        f"{of_100(wanted)} of 100 filed right; where more are right anyway, the target holds nothing back."
+        "A listing is filed where the model is sure enough. How sure that is was set on other listings, so that the most are filed while at least "
+        f"{of_100(wanted)} of 100 are right there; where nearly all are right, nearly all are filed."
     )
     caption = "Departments: how many listings can be filed without a person"
     step = N_DEPARTMENTS if len(rows) > N_DEPARTMENTS else 0
@@ -140,8 +160,12 @@ def _departments(findings: Findings) -> str:
 
 def _reliability(department: dict) -> tuple:
     """Return what departments are sorted by: the share right, those where few are filed, of which it says little, last."""
-    right, n_filed = department["precision_leaf"], department["share_leaf"] * department["n_listings"]
-    return right is None, n_filed < FEW_FILED, right, department["share_leaf"]
+    right = department["precision_leaf"]
+    return right is None, _n_filed(department) < FEW_FILED, right, department["share_leaf"]
+
+
+def _n_filed(department: dict) -> float:
+    return department["share_leaf"] * department["n_listings"]
 
 
 def _of_100(share: float | None) -> str:
@@ -151,16 +175,23 @@ def _of_100(share: float | None) -> str:
 # What to change
 
 
-def _actions(actions: list[dict], pictures: dict[str, bytes]) -> str:
+def _actions(findings: Findings, pictures: dict[str, bytes]) -> str:
+    actions = findings.actions
     if not actions:
-        return pages.paragraph("No change stands out: no two categories are mixed up often enough, and few listings look misfiled.")
+        return pages.paragraph(
+            f"No change stands out: no {MUTUAL:.0%} of two categories are taken for each other, no {ONE_SIDED:.0%} of one for another, "
+            f"by at least {MIN_LISTINGS} listings, and no category has as many that look misfiled."
+        )
     worth = "1 change is" if len(actions) == 1 else f"{len(actions)} changes are"
     note = f"{worth} worth a look" + (", the most worthwhile first" if len(actions) > 1 else "")
-    note += f"; nothing else concerns at least {MIN_LISTINGS} listings and a share of a category that is worth it." if len(actions) < N_ACTIONS else "."
+    if len(actions) < N_ACTIONS:
+        note += f"; nothing else concerns at least {MIN_LISTINGS} listings and {MUTUAL:.0%} of both categories, or {ONE_SIDED:.0%} of one"
+    note += "."
     lacking = [name for name in TITLES if name not in {action["kind"] for action in actions}]
-    note += f" There is nothing to {' or to '.join(lacking)}." if lacking else ""
+    note += f" There is no whole category to {' or to '.join(lacking)}; single errors stand below." if lacking else ""
     note += " Only a person can say whether a change is right: look at the photos first."
-    cards = pages.cards([_action(action, pictures) for action in actions], ordered=True)
+    n = findings.about["n_images"]
+    cards = pages.cards([_action(action, pictures, n) for action in actions], ordered=True)
     return pages.paragraph(note, "note") + cards + pages.details("the same as a table", _actions_table(actions))
 
 
@@ -177,7 +208,7 @@ def _actions_table(actions: list[dict]) -> str:
     return pages.table(rows, columns, caption="What to merge, rename or relabel", file="actions.csv")
 
 
-def _action(action: dict, pictures: dict[str, bytes]) -> str:
+def _action(action: dict, pictures: dict[str, bytes], n_images: int) -> str:
     paths = [category["path"] for category in action["categories"]]
     heading = f"{action['rank']}. {TITLES[action['kind']]} {' and '.join(told_apart(paths))}"
     parents = list(dict.fromkeys(path.rpartition(SEPARATOR)[0] for path in paths))
@@ -186,16 +217,17 @@ def _action(action: dict, pictures: dict[str, bytes]) -> str:
         if all(parents)
         else ""
     )
-    text = f"{action['why']} Listings concerned: {action['listings']:,}.{_gain(action)}"
+    text = f"{action['why']} Listings concerned: {action['listings']:,}.{_gain(action, n_images)}"
     return f"<h4>{escape(heading)}</h4>{where}{pages.paragraph(text)}{groups(action['examples'][:N_ACTION], pictures)}"
 
 
-def _gain(action: dict) -> str:
+def _gain(action: dict, n_images: int) -> str:
     """Say what an action would give, which for new labels is what it gives if the suspicion is right each time."""
     if action["gain_points"] is None:
         return ""
-    most = "up to " if action["kind"] == "relabel" else ""
-    return f" Estimated gain: {most}{_gain_points(action['gain_points'])} more of 100 photos right."
+    bound = "up to" if action["kind"] == "relabel" else "at least"
+    n = round(action["gain_points"] * n_images / 100)
+    return f" Estimated gain: {bound} {n:,} more of {n_images:,} photos right ({_gain_points(action['gain_points'])} of 100)."
 
 
 def _gain_points(gain: float | None) -> str:
@@ -235,7 +267,7 @@ def sureness(findings: Findings) -> list[str]:
         f"They come from {counted(about['n_listings'], 'listing')} with {counted(about['n_images'], 'photo')} {LEARNED[about['split'] == 'train']} "
         f"({about['dataset']}, {about['split']}). At its first guess it names the seller's category for {of_100(top1['micro'])} of 100 photos, "
         f"{between(top1['micro_interval'], 'photos')}. “Between” always means: 95 of 100 such ranges hold the true value.",
-        *_promise(metrics.get("filing"), about["precision_wanted"]),
+        *_target(metrics.get("filing"), about["precision_wanted"]),
         _calibration(metrics["calibration"]),
         "The seller's category counts as right. Where sellers misfile, the model is better than it looks here, or worse where it learned to repeat them.",
         "Kinds of errors and gains are estimates by rule, not the verdict of a person who looked.",
@@ -260,16 +292,19 @@ def _calibration(calibration: dict) -> str:
     )
 
 
-def _promise(filing: dict | None, wanted: float) -> list[str]:
+def _target(filing: dict | None, wanted: float) -> list[str]:
     """Say whether as many were filed right as was wanted."""
     if not filing or filing["backoff"]["precision"] is None:
         return []
     low, high = filing["backoff"]["interval"]
     verdict = (
-        "The promise was kept"
+        "The target was reached"
         if low >= wanted
-        else "The promise was not kept"
+        else "The target was missed"
         if high < wanted
-        else "That may be a little more or less than promised"
+        else "That may be a little more or less than the target"
     )
-    return [f"Promised were {of_100(wanted)} right of 100 filed; on these listings it was {between((low, high))}. {verdict}."]
+    return [
+        f"The target was {of_100(wanted)} right of 100 filed, which the limits reach on the listings that they were set on; on these it was "
+        f"{between((low, high))}. {verdict}."
+    ]

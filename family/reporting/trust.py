@@ -3,6 +3,7 @@
 from family import pages
 from family.pages import percent, plain
 from family.reporting.accuracy import NARROW_PX
+from family.reporting.words import stricter
 
 PICTURE_PX = 640
 
@@ -37,6 +38,7 @@ def filing_section(filing: dict, wanted: float) -> str:
             y_label="right of those filed, %",
             wanted=100 * wanted,
             wanted_label=f"wanted: {100 * wanted:g} %",
+            marks=[{"x": 100 * p["share"], "y": 100 * p["precision"], "label": f"{percent(p['share'])} % filed"} for p in stricter(filing["curve"], wanted)],
             width=width,
         )
         for width in (PICTURE_PX, NARROW_PX)

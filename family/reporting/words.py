@@ -28,6 +28,17 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun if n == 1 else many}"
 
 
+def stricter(curve: list[dict], wanted: float) -> list[dict]:
+    """Return, for each of a few precisions above the wanted one that is reached, the point of a coverage curve that files the most."""
+    found = {}
+    for target in (0.9, 0.95, 0.98, 0.99):
+        reaching = [point for point in curve if point["precision"] is not None and point["precision"] >= target > wanted]
+        if reaching and target > curve[0]["precision"]:  # else nothing stricter is needed
+            best = max(reaching, key=lambda point: point["share"])
+            found[best["threshold"]] = best
+    return list(found.values())
+
+
 def metric_words(metric: str) -> str:
     """Say a metric's path in metrics.json as the page does: "levels.2.macro" is "level 2, mean of categories"; other text stays as it is."""
     known = re.fullmatch(r"(?:top(\d+)|levels\.(\d+))(\.summed)?\.(micro|macro)", metric)

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.parquet
 
 from family.data.ontology import Ontology
 from family.evaluation.assembling import Answered, Evaluated
+from family.evaluation.filing import Filed
 from family.evaluation.findings import Findings
+from family.evaluation.metrics import first_rows
 from family.evaluation.mistakes import KINDS, Mistakes
 from family.outputs import write_json
 
@@ -18,7 +21,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_files(folder: Path, answered: Answered, evaluated: Evaluated) -> None:
-    """Write metrics.json, categories.csv, errors.csv, actions.csv, summary.md, and thresholds.json where there are any."""
+    """Write metrics.json, categories.csv, errors.csv, actions.csv, summary.md; where there are thresholds, thresholds.json and filed.parquet."""
     findings = evaluated.findings
     write_json(folder / "metrics.json", findings.metrics)
     _write_csv(folder / "categories.csv", _category_lines(findings.categories))
@@ -28,6 +31,23 @@ def write_files(folder: Path, answered: Answered, evaluated: Evaluated) -> None:
     if evaluated.thresholds:
         told = {key: findings.metrics["filing"][key] for key in ("precision_wanted", "fitted_on", "fitting_listings", "probabilities")}
         write_json(folder / "thresholds.json", {**told, "levels": _by_node(answered.rows.ontology, evaluated.thresholds)})
+        write_filed(folder / "filed.parquet", answered, evaluated.filed)
+
+
+def write_filed(path: Path, answered: Answered, filed: Filed) -> None:
+    """Write for each listing the node that it would be filed under without a person, null where it needs one, and whether that is a leaf, and right."""
+    ontology = answered.rows.ontology
+    ids = [ontology.level(level)[0] for level in range(1, ontology.depth + 1)]
+    first_of_level = np.cumsum([0, *map(len, ids)])[:-1]
+    there = filed.level > 0
+    places = pa.array(np.where(there, filed.node + first_of_level[np.maximum(filed.level, 1) - 1], 0), mask=~there)
+    nodes = pa.array([i for level in ids for i in level], pa.string())
+    starts = first_rows(answered.by_listing)
+    table = {
+        "listing_id": pa.array(answered.rows.listing_ids[starts], pa.string()), "filed_id": nodes.take(places), "level": pa.array(filed.depth),
+        "is_final": pa.array(there & filed.is_leaf), "right": pa.array(filed.right, mask=~there),
+    }  # fmt: skip
+    pa.parquet.write_table(pa.table(table), path)
 
 
 def _by_node(ontology: Ontology, thresholds: list[np.ndarray]) -> dict:
