@@ -54,10 +54,7 @@ def measure(args: argparse.Namespace) -> dict:
     names = {run: names_of(run, args) for run in args.run}
     told = run_steps(steps(args, names))
     bundles = [args.work / "bundles" / name for of in names.values() for seeds in of.values() for name in seeds]
-    if not all((bundle / "card.json").is_file() for bundle in bundles):  # a bundle may lack int8, which its export calls a failure
-        raise Failure("not everything could be made:\n  " + "\n  ".join(told))
-    if failed := run_steps([evaluation(args, bundle, scheme) for bundle in bundles for scheme in SCHEMES if scheme in read_card(bundle)["schemes"]]):
-        raise Failure("not everything could be evaluated:\n  " + "\n  ".join(failed))
+    evaluate_bundles(args, bundles, told)
     members = {read_card(run)["name"]: {arm: [row(args.work, name, of[SOURCE][0]) for name in seeds] for arm, seeds in of.items()}
                for run, of in names.items()}  # fmt: skip
     result = {
@@ -93,10 +90,29 @@ def steps(args: argparse.Namespace, names: dict[Path, dict[str, list[str]]]) -> 
                 made = run if arm == SOURCE else work / "runs" / name
                 if arm != SOURCE:
                     trainings.append(Step(_training(args, run, made, arm, seed), (run / "card.json",)))
-                bundle = work / "bundles" / name
-                exports.append(Step(("export", str(made), "--out", str(bundle), "--schemes", ",".join(SCHEMES), "--calibrate", str(args.dataset)),
-                                    (made / "card.json",)))  # fmt: skip
+                exports.append(exporting(args, made, work / "bundles" / name))
     return trainings + exports
+
+
+def exporting(args: argparse.Namespace, run: Path, bundle: Path) -> Step:
+    """Return the command line that exports a run."""
+    words = ("export", str(run), "--out", str(bundle), "--schemes", ",".join(SCHEMES), "--calibrate", str(args.dataset))
+    return Step(words, (run / "card.json",))
+
+
+def evaluate_bundles(args: argparse.Namespace, bundles: list[Path], told: list[str]) -> None:
+    """Evaluate every scheme that a bundle has; one that lacks int8 is what an export that refuses it leaves.
+
+    Args:
+        told: what failed before.
+
+    Raises:
+        Failure: a bundle is missing, or an evaluation failed.
+    """
+    if not all((bundle / "card.json").is_file() for bundle in bundles):
+        raise Failure("not everything could be made:\n  " + "\n  ".join(told))
+    if failed := run_steps([evaluation(args, bundle, scheme) for bundle in bundles for scheme in SCHEMES if scheme in read_card(bundle)["schemes"]]):
+        raise Failure("not everything could be evaluated:\n  " + "\n  ".join(failed))
 
 
 def evaluation(args: argparse.Namespace, bundle: Path, scheme: str) -> Step:

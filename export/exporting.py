@@ -6,11 +6,12 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 from PIL import Image
 
 from export.bundle import CANDIDATES, SAMPLES, open_bundle, sha256_of, write_samples
 from export.learned import quantize_learned
-from export.proof import count_operators, prove, why_not_int8
+from export.proof import count_operators, opset_of, prove, why_not_int8
 from export.quantize import halve
 from export.rows import calibration_rows, held_back_rows
 from export.runtime import Predictor, Settings, in_parts, part_size, run_unfused
@@ -116,7 +117,8 @@ def _check_parity(source: np.ndarray, fp32: Path, served: np.ndarray, images: np
 
 def _entry(folder: Path, scheme: str) -> dict:
     path = folder / f"model.{scheme}.onnx"
-    return {"file": path.name, "sha256": sha256_of(path), "size_mb": round(path.stat().st_size / 1e6, 3)}
+    opset = opset_of(onnx.load(path, load_external_data=False))
+    return {"file": path.name, "sha256": sha256_of(path), "size_mb": round(path.stat().st_size / 1e6, 3), "opset": opset}
 
 
 def _answers(folder: Path, card: dict, scheme: str, images: np.ndarray) -> np.ndarray:

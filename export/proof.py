@@ -16,6 +16,11 @@ def count_operators(path: Path) -> dict[str, int]:
     return _count(onnx.load(path, load_external_data=False))
 
 
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of ONNX's own operators that a model is written in."""
+    return next(opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx"))
+
+
 def _count(model: onnx.ModelProto) -> dict[str, int]:
     return dict(sorted(collections.Counter(node.op_type for node in model.graph.node).items()))
 

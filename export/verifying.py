@@ -95,7 +95,7 @@ def _graph(path: Path, scheme: str, card: dict) -> Iterator[dict]:
         return
     import onnx
 
-    from export.proof import count_operators
+    from export.proof import count_operators, opset_of
 
     try:
         model = onnx.load(path, load_external_data=False)
@@ -103,7 +103,7 @@ def _graph(path: Path, scheme: str, card: dict) -> Iterator[dict]:
         yield _check(f"{scheme} graph", False, f"it can't be read: {str(error).splitlines()[0][:160]}")
         return
     outside = sorted(set(_from_elsewhere(model.graph)))
-    yield _check(f"{scheme} graph", not outside, f"stands alone, opset {_opset(model)}" if not outside else f"needs {', '.join(outside[:3])} from elsewhere")
+    yield _check(f"{scheme} graph", not outside, f"stands alone, opset {opset_of(model)}" if not outside else f"needs {', '.join(outside[:3])} from elsewhere")
     px, n = card["preprocessing"]["resolution_px"], len(card["classes"])
     found = {value.name: _shape(value) for value in [*model.graph.input, *model.graph.output]}
     right = found.get("image") == ("uint8", (px, px, 3)) and found.get("probabilities") == ("float32", (n,)) and "embedding" in found
@@ -155,10 +155,6 @@ def _shape(value) -> tuple[str, tuple]:
     kind = value.type.tensor_type
     dims = tuple(dim.dim_value or dim.dim_param or "?" for dim in kind.shape.dim[1:])
     return onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name, dims
-
-
-def _opset(model) -> int:
-    return next(opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx"))
 
 
 def _answers(bundle, scheme: str, provider: str) -> Iterator[dict]:
