@@ -13,7 +13,18 @@ from networks import draw_images, write_network  # noqa: E402
 from export.calibrate import RANGES  # noqa: E402
 from export.proof import prove, why_not_int8  # noqa: E402
 from export.quantize import write_int8  # noqa: E402
-from export.search import EXCHANGE, MOST_IN_FLOAT, SAME_TIME, report_accuracy, score, search, summary, tell_choice, write_candidates  # noqa: E402
+from export.search import (  # noqa: E402
+    EXCHANGE,
+    MOST_IN_FLOAT,
+    NEGLIGIBLE,
+    SAME_TIME,
+    report_accuracy,
+    score,
+    search,
+    summary,
+    tell_choice,
+    write_candidates,
+)
 from export.verify import gate, is_refused  # noqa: E402
 
 
@@ -62,6 +73,11 @@ def test_a_percent_of_time_is_worth_several_of_divergence():
     for slower in (1.01, 1.1):
         assert score({"divergence": 0.1 / slower ** (EXCHANGE + 0.5), "relative_time": slower}) < score(row)
         assert score({"divergence": 0.1 / slower ** (EXCHANGE - 0.5), "relative_time": slower}) > score(row)
+
+
+def test_of_divergences_that_nobody_can_see_the_faster_file_is_taken():
+    tiny, none = {"divergence": NEGLIGIBLE / 2, "relative_time": 0.99}, {"divergence": 0.0, "relative_time": 1.0}
+    assert score(tiny) < score(none) < score({"divergence": 2 * NEGLIGIBLE, "relative_time": 0.99})
 
 
 def test_labels_are_reported_and_change_nothing(found):
