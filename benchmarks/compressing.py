@@ -1,6 +1,6 @@
 """What `family compress` does to runs, beside the export of the runs as they are: accuracy of fp32 and int8, and bytes, over seeds.
 
-python -m benchmarks.compressing DATASET --run RUN [--run RUN ...] --work DIR --out benchmarks/results/compressing.json [--seeds 3]
+python -m benchmarks.compressing DATASET --run RUN [--run RUN ...] --work DIR --out benchmarks/results/compressing-NAME.json [--seeds 3]
 
 Killed, the same command goes on: what is trained, exported and evaluated in DIR is passed over.
 """
