@@ -15,6 +15,7 @@ import numpy as np
 
 from benchmarks.compressing import SCHEMES, evaluate_bundles, exporting
 from benchmarks.parts import exit_code_of
+from benchmarks.readme import splice
 from family.card import read_card
 from family.data.dataset import Dataset, Rows, open_dataset
 from family.errors import UserError
@@ -27,13 +28,13 @@ from family.plan.steps import run_steps
 
 LEAST_ROWS = 10  # of a category, for macro: of one with fewer, a single row would move it by more than the gate's bound over all
 N_SHOWN = 8  # candidates of a member in the page
-BEGIN, END = "<!-- exports: written by benchmarks.exports -->", "<!-- end of exports -->"
+MARKS = ("<!-- exports: written by benchmarks.exports -->", "<!-- end of exports -->")
 
 
 def main() -> int:
     if sys.argv[1:2] == ["--page"]:
         page, result = map(Path, sys.argv[2:4])
-        text = splice(page.read_text(encoding="utf-8"), render(read_json(result)))
+        text = splice(page.read_text(encoding="utf-8"), render(read_json(result)), *MARKS)
         with whole_file(page) as partial:
             partial.write_text(text, encoding="utf-8")
         return 0
@@ -155,7 +156,7 @@ def render(result: dict) -> str:
              *(line for m in members for line in _loss_lines(m, levels))]  # fmt: skip
     for m in members:
         lines += ["", *_candidate_lines(m)]
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"
 
 
 def _proof_line(m: dict) -> str:
@@ -188,19 +189,6 @@ def _candidate_lines(m: dict) -> list[str]:
                  f"{row['val_macro']:.1%}"]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return lines
-
-
-def splice(text: str, section: str) -> str:
-    """Return a page with the section between its markers replaced.
-
-    Raises:
-        UserError: it has no markers.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise UserError(f"the page has no section between {BEGIN!r} and {END!r}")
-    return f"{before}{BEGIN}\n\n{section}\n\n{END}{after}"
 
 
 if __name__ == "__main__":

@@ -50,17 +50,17 @@ def _origin() -> str:
     return "\n".join(["### The system that this project follows", "", head, "|---" * len(origin["figures"]) + "|", values, "", note])
 
 
-def splice(text: str, section: str) -> str:
-    """Return a document with the section between its markers replaced.
+def splice(text: str, section: str, begin: str = BEGIN, end: str = END) -> str:
+    """Return a document with the section between two markers replaced.
 
     Raises:
         UserError: it has no markers.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise UserError(f"the document has no section between {BEGIN!r} and {END!r}")
-    return f"{before}{BEGIN}\n\n{section}\n{END}{after}"
+    before, has_begin, rest = text.partition(begin)
+    _, has_end, after = rest.partition(end)
+    if not has_begin or not has_end:
+        raise UserError(f"the document has no section between {begin!r} and {end!r}")
+    return f"{before}{begin}\n\n{section}\n{end}{after}"
 
 
 def main(words: list[str]) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import exports
+from benchmarks.readme import splice
 from family.data.dataset import Rows
 from family.data.ontology import from_leaves
 from family.errors import UserError
@@ -87,6 +88,6 @@ def test_candidates_are_read_as_numbers(tmp_path):
 def test_the_page_holds_the_tables_of_the_checked_in_result():
     result = json.loads((ROOT / "benchmarks" / "results" / "exports.json").read_text(encoding="utf-8"))
     page = (ROOT / "export" / "README.md").read_text(encoding="utf-8")
-    assert exports.splice(page, exports.render(result)) == page and result["members"]
+    assert splice(page, exports.render(result), *exports.MARKS) == page and result["members"]
     with pytest.raises(UserError, match="no section"):
-        exports.splice("text", "section")
+        splice("text", "section", *exports.MARKS)
