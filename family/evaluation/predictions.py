@@ -167,9 +167,7 @@ def concatenate(parts: list[Answers]) -> Answers:
 def write_predictions(path: Path, rows: Rows, answers: Answers) -> None:
     """Write `predictions.parquet`: ids are those of ontology.csv, never class indexes."""
     leaves = pa.array(rows.ontology.leaves, pa.string())
-    level_ids = [rows.ontology.level(level)[0] for level in range(1, rows.ontology.depth + 1)]
-    first_of_level = np.cumsum([0, *map(len, level_ids)])[:-1]
-    nodes = pa.array([i for ids in level_ids for i in ids], pa.string())
+    nodes, first_of_level = numbered_nodes(rows.ontology)
     table = {
         "listing_id": pa.array(rows.listing_ids, pa.string()),
         "image": pa.array(rows.images, pa.string()),
@@ -181,6 +179,12 @@ def write_predictions(path: Path, rows: Rows, answers: Answers) -> None:
         "true_probability": pa.array(answers.true_probabilities),
     }
     pa.parquet.write_table(pa.table(table), path)
+
+
+def numbered_nodes(ontology: Ontology) -> tuple[pa.Array, np.ndarray]:
+    """Return the ids of all nodes, level after level, and int [n_levels], the place where each level begins."""
+    ids = [ontology.level(level)[0] for level in range(1, ontology.depth + 1)]
+    return pa.array([i for level in ids for i in level], pa.string()), np.cumsum([0, *map(len, ids)])[:-1]
 
 
 def _lists(values: pa.Array, size: int) -> pa.ListArray:

@@ -15,6 +15,7 @@ from family.evaluation.filing import Filed
 from family.evaluation.findings import Findings
 from family.evaluation.metrics import first_rows
 from family.evaluation.mistakes import KINDS, Mistakes
+from family.evaluation.predictions import numbered_nodes
 from family.outputs import write_json
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -36,12 +37,9 @@ def write_files(folder: Path, answered: Answered, evaluated: Evaluated) -> None:
 
 def write_filed(path: Path, answered: Answered, filed: Filed) -> None:
     """Write for each listing the node that it would be filed under without a person, null where it needs one, and whether that is a leaf, and right."""
-    ontology = answered.rows.ontology
-    ids = [ontology.level(level)[0] for level in range(1, ontology.depth + 1)]
-    first_of_level = np.cumsum([0, *map(len, ids)])[:-1]
+    nodes, first_of_level = numbered_nodes(answered.rows.ontology)
     there = filed.level > 0
     places = pa.array(np.where(there, filed.node + first_of_level[np.maximum(filed.level, 1) - 1], 0), mask=~there)
-    nodes = pa.array([i for level in ids for i in level], pa.string())
     starts = first_rows(answered.by_listing)
     table = {
         "listing_id": pa.array(answered.rows.listing_ids[starts], pa.string()), "filed_id": nodes.take(places), "level": pa.array(filed.depth),
