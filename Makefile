@@ -1,5 +1,6 @@
 # make demo    everything, on made-up listings          make demo FRESH=1   again, from nothing
 # make test    every test that this machine can run     make setup          only the environment
+# make peers   OpenVINO, NNCF and PyTorch too           make test-peers     the tests of what is timed beside them
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 VENV := .venv
 READY := $(VENV)/.ready
@@ -8,7 +9,7 @@ PIP := $(VENV)/bin/pip --disable-pip-version-check
 # Keras 2 is what Horovod, efficientnet and the model optimization toolkit work with.
 export TF_USE_LEGACY_KERAS := 1
 
-.PHONY: setup demo test lint clean
+.PHONY: setup peers demo test test-peers lint clean
 setup: $(READY)
 
 # Horovod compiles against the TensorFlow that is installed, hence the order and no build isolation.
@@ -25,11 +26,18 @@ $(READY): pyproject.toml .ci/constraints.txt
 	$(PIP) install -q -c .ci/constraints.txt --no-build-isolation -e ".[train,dev]"
 	touch $@
 
+peers: setup
+	$(PIP) install -q -c .ci/constraints.txt --no-build-isolation -e ".[peers]"
+
 demo: setup
 	$(VENV)/bin/family demo $(if $(FRESH),--fresh)
 
 test: setup
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# Apart, a process for each file: libraries that bring their own threads and kernels bring each other down.
+test-peers: peers
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile tests/peers $(ARGS)
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -1,50 +1,77 @@
 """`family bench`: latency and throughput of bundles on this machine, and their accuracy where a dataset is given."""
 
 import argparse
-import io
 import json
-import os
+import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
 
 from family.errors import UserError
 from family.progress import next_command
 
-STORED_AGREEMENT = 0.99
+_MOST_THREADS = 8  # of each model that answers beside many others
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE")
+    parser.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE|CHAIN.toml")
     parser.add_argument("--out", type=Path, required=True, metavar="RESULTS.jsonl", help="measurements are added to it")
     parser.add_argument("--data", type=Path, metavar="DATASET", help="measure accuracy on its test rows too")
     parser.add_argument("--split", default="test", help="the rows of --data (default test)")
     parser.add_argument("--provider", default="auto", help="auto (default), cpu, cuda or tensorrt")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of the model (default 1: one request, one core)")
-    parser.add_argument("--samples", type=int, default=400, metavar="N", help="images timed a member (default 400); fewer than 300 can't bound p99: INVALID")
+    parser.add_argument("--samples", type=int, default=400, metavar="N", help="queries timed a member, at least (default 400); fewer than 300 can't bound "
+                        "p99: INVALID")  # fmt: skip
+    parser.add_argument("--min-seconds", type=float, default=2.0, metavar="S", help="each member is timed at least this long (default 2)")
+    parser.add_argument("--batch", type=_numbers(int), default=[1], metavar="N,...", help="images of a query (default 1); several: each by itself")
+    parser.add_argument("--rate", type=_numbers(float), default=[], metavar="R,...", help="also with requests that come at random times, so many a second")
     parser.add_argument("--scheme", help="only this one (default: every scheme of each bundle)")
     parser.add_argument("--machine", metavar="NAME", help="what to call this machine (default: its processor and cores)")
-    parser.add_argument("--peers", action="store_true", help="compare with OpenVINO (`pip install '.[peers]'`), with --data also as NNCF quantizes")
+    parser.add_argument("--peers", action="store_true", help="compare with OpenVINO, TensorFlow and PyTorch where they are installed "
+                        "(`pip install '.[peers]'`), with --data also as NNCF quantizes")  # fmt: skip
     parser.add_argument("--plain", type=Path, metavar="FILE.onnx", help="with --peers: the run as the plain converter writes it, a peer of one "
-                        "bundle (`python -m benchmarks.plain_export RUN FILE.onnx`)")  # fmt: skip
+                        "bundle (`python -m benchmarks.peers.plain RUN FILE.onnx`)")  # fmt: skip
+    parser.add_argument("--run", type=Path, dest="run_folder", metavar="RUN", help="with --peers: the run of the one bundle, in Keras")
     parser.add_argument("--rounds", type=int, default=200, metavar="N", help="of --peers, in which all sides take turns (default 200)")
+    parser.add_argument("--chains", action="store_true", help="with --data: note what each member answers on validation rows, for `pick --chain`")
     parser.add_argument("--json", action="store_true", help="print the measurements as one JSON object")
 
 
+def _numbers(kind: type) -> Callable[[str], list]:
+    def read(text: str) -> list:
+        try:
+            found = list(dict.fromkeys(kind(word) for word in text.split(",")))
+        except ValueError:
+            found = [0]
+        if not all(0 < number < 10**6 for number in found):
+            raise argparse.ArgumentTypeError(f"wanted numbers above 0, as in 1,8; got {text!r}")
+        return found
+
+    return read
+
+
 def run(args: argparse.Namespace) -> int:
-    from benchmarks import peers
-    from benchmarks.measurements import append_rows, read_rows
+    from benchmarks.accuracy import measure_accuracy
+    from benchmarks.measurements import append_rows, read_rows, same_measurement
+    from benchmarks.peers import comparing as peers
+    from benchmarks.timing.rows import time_bundles
 
     if args.samples < 1:
         raise UserError(f"--samples {args.samples}: wanted at least 1 image")
+    if not 0 <= args.min_seconds < math.inf:
+        raise UserError(f"--min-seconds {args.min_seconds:g}: wanted 0 or more")
+    if args.chains and args.data is None:
+        raise UserError("--chains wants --data DATASET, on whose validation rows members answer")
     dataset = _open_dataset(args)
+    if args.out.is_file():
+        read_rows([args.out])  # or an error, before anything is timed
     peers.check(args, dataset)
-    rows = _time_bundles(args)
-    append_rows(args.out, rows, _same_measurement)  # kept even if what follows fails
+    rows = time_bundles(args)
+    append_rows(args.out, rows, same_measurement)  # kept even if what follows fails
     if dataset:
-        rows += _measure_accuracy(args, dataset)
+        rows += measure_accuracy(args, dataset)
+    if args.chains:
+        _note_answers(args, dataset)
     if args.peers:
         rows += peers.measure(args, dataset)
     if args.json:
@@ -58,22 +85,28 @@ def run(args: argparse.Namespace) -> int:
 
 def done(args: argparse.Namespace) -> bool:
     """Say whether every file of the bundles was measured so on this machine, and on the rows of --data."""
-    from benchmarks import peers
+    from benchmarks.accuracy import is_judged, known_accuracies
     from benchmarks.machine import describe_machine
-    from benchmarks.measurements import read_rows
-    from export.bundle import open_bundle
+    from benchmarks.measurements import read_rows, scenario_of
+    from benchmarks.peers import comparing as peers
+    from benchmarks.timing.rows import asked_for
+    from export.chain import identify_any, is_chain
 
     if not args.out.is_file():
         return False
     rows = read_rows([args.out])
-    bundles = [open_bundle(folder) for folder in args.bundles]
-    files = {entry["sha256"] for bundle in bundles for scheme, entry in bundle.schemes.items() if args.scheme in (None, scheme)}
+    files = {(path, scheme): identify_any(path, scheme)[1] for path, scheme in asked_for(args)}
     here = describe_machine(args.machine)
-    timed = {row["model_sha256"] for row in rows if row["kind"] == "latency" and _was_timed_so(row, args, here)}
+    timed = {(row["model_sha256"], *scenario_of(row)) for row in rows if row["kind"] == "latency" and _was_timed_so(row, args, here)}
+    scenarios = [("single-stream" if batch == 1 else "multi-stream", batch, None) for batch in args.batch] + [("server", 1, rate) for rate in args.rate]
     dataset = _open_dataset(args)
-    right = _known_accuracies(rows)
+    right = known_accuracies(rows)
     compared = not args.peers or peers.done(args, rows, lambda row: _is_here(row, here), dataset)
-    return files <= timed and (dataset is None or all((file, dataset.digest, args.split) in right for file in files)) and compared
+    members = {file for (path, _), file in files.items() if not is_chain(path)}
+    is_answered = not args.chains or (dataset is not None and _knows_answers(args.out, dataset, members))
+    is_timed = {(file, *scenario) for file in files.values() for scenario in scenarios} <= timed
+    has_accuracies = dataset is None or all(is_judged(right, files, asked, dataset, args.split) for asked in files)
+    return is_timed and has_accuracies and is_answered and compared
 
 
 def _is_here(row: dict, here: dict) -> bool:
@@ -81,14 +114,16 @@ def _is_here(row: dict, here: dict) -> bool:
 
 
 def _was_timed_so(row: dict, args: argparse.Namespace, here: dict) -> bool:
-    same_settings = row["threads"] == args.threads and row["n"] >= args.samples and args.provider in ("auto", row["provider"])
-    return _is_here(row, here) and same_settings and row["valid"]
+    """Say whether a row needs no second time. One that is INVALID since the machine had other work stands, for whoever plans a whole family on it: whether
+    it counts is for `report` and `pick` to say."""
+    from benchmarks.boards import LEAST_AGREEMENT
+    from benchmarks.measurements import SCHEMA, number_at
+    from benchmarks.timing.statistics import MIN_SAMPLES
+    from export.runtime import Settings
 
-
-def _known_accuracies(rows: list[dict]) -> set[tuple]:
-    """Return (model_sha256, digest of the dataset, split) of what was measured."""
-    accuracies = [row for row in rows if row["kind"] == "accuracy"]
-    return {(row["model_sha256"], row["dataset"].get("digest"), row["dataset"].get("split")) for row in accuracies}
+    n, agreement = number_at(row, "n") or 0, number_at(row, "agreement") or 0
+    same_settings = row.get("threads") == Settings(threads=args.threads).n_threads and args.provider in ("auto", row.get("provider"))
+    return _is_here(row, here) and same_settings and n >= max(args.samples, MIN_SAMPLES) and agreement >= LEAST_AGREEMENT and row["schema"] == SCHEMA
 
 
 def _open_dataset(args: argparse.Namespace):
@@ -102,146 +137,61 @@ def _open_dataset(args: argparse.Namespace):
     return dataset
 
 
-def _open_all(args: argparse.Namespace) -> list:
-    """Open a predictor for every scheme of every bundle."""
-    from export.bundle import open_bundle
-    from export.runtime import Predictor, Settings
+def _knows_answers(out: Path, dataset, files: set[str]) -> bool:
+    """Say whether what these files answered on validation rows is beside the results."""
+    from benchmarks.chains.evidence import read_evidence
+    from benchmarks.chains.gathering import ANSWERED
+    from benchmarks.chains.picking import SUFFIX
 
-    bundles = [open_bundle(folder) for folder in args.bundles]
-    pairs = [(bundle, scheme) for bundle in bundles for scheme in bundle.schemes if args.scheme in (None, scheme)]
-    if not pairs:
-        raise UserError(f"no bundle has the scheme {args.scheme!r}")
-    return [Predictor(bundle, Settings(scheme, args.provider, args.threads)) for bundle, scheme in pairs]
-
-
-def _time_bundles(args: argparse.Namespace) -> list[dict]:
-    from benchmarks.latency import WARMUP, measure_throughput, summarize, time_members
-    from benchmarks.machine import describe_machine
-
-    predictors = _open_all(args)
-    stored = [predictor.bundle.samples(predictor.settings.scheme) for predictor in predictors]
-    images = [samples[0] for samples in stored]
-    machine = describe_machine(args.machine)
-    timed = time_members(predictors, images, args.samples)
-    rows = []
-    for predictor, (own, answers), samples in zip(predictors, stored, timed, strict=True):
-        agreement = _agreement(predictor, own[:64], answers[:64])
-        faults = _faults(agreement, args.samples)
-        rows.append({
-            **identify(predictor.bundle, predictor.settings.scheme, "latency"),
-            "bundle": os.path.relpath(predictor.bundle.folder, args.out.parent),
-            "image_px": _median_px(own),
-            "size_mb": predictor.bundle.schemes[predictor.settings.scheme]["size_mb"],
-            "n_parameters": predictor.bundle.card.get("n_parameters"),
-            "n_classes": len(predictor.bundle.card["classes"]),
-            "machine": machine,
-            "provider": predictor.provider,
-            "threads": predictor.settings.n_threads,
-            "batch": 1,
-            "n": args.samples,
-            "warmup": WARMUP,
-            "latency_ms": summarize(samples["decode"] + samples["model"]),
-            "stages_ms": {stage: float(np.median(values)) for stage, values in samples.items()},
-            "throughput": [measure_throughput(predictor, own, batch) for batch in (1, 8)],
-            "agreement": agreement,
-            "valid": not faults,
-            "invalid_because": "; ".join(faults) or None,
-        })  # fmt: skip
-    return rows
+    try:
+        evidence = read_evidence(out.with_name(out.name + SUFFIX))
+    except UserError:
+        return False
+    is_of_it = (evidence.dataset.get("digest"), evidence.dataset.get("split")) == (dataset.digest, ANSWERED)
+    return is_of_it and files <= {*evidence.generals, *evidence.submodels}
 
 
-def _faults(agreement: float, n_samples: int) -> list[str]:
-    """Return why a measurement doesn't count, and what to do about it."""
-    from benchmarks.latency import MIN_SAMPLES
-
-    faults = []
-    if agreement < STORED_AGREEMENT:
-        faults.append(f"its answers agree with the stored ones in {agreement:.1%}: export it anew")
-    if n_samples < MIN_SAMPLES:
-        faults.append(f"{n_samples} images can't bound p99: --samples {MIN_SAMPLES}")
-    return faults
-
-
-def _median_px(images: list[bytes]) -> int:
-    """Return the median of the images' longer sides: decoding costs what it costs because of it."""
-    return int(np.median([max(Image.open(io.BytesIO(data)).size) for data in images]))
-
-
-def identify(bundle, scheme: str, kind: str) -> dict:
-    """Return the fields that say which member a row is of."""
-    from benchmarks.machine import now
-    from benchmarks.measurements import SCHEMA
-    from family.card import member_name
-
-    card = bundle.card
-    return {
-        "schema": SCHEMA,
-        "kind": kind,
-        "at": now(),
-        "member": member_name(card, scheme),
-        **{key: card.get(key) for key in ("variant", "resolution_px", "scope", "label")},
-        "scheme": scheme,
-        "model_sha256": bundle.schemes[scheme]["sha256"],
-        "trained": card.get("training", {}).get("trained", True),
-    }
-
-
-def _agreement(predictor, images: list[bytes], answers: np.ndarray) -> float:
-    """Return the share of stored inputs that get the stored answer's best class."""
-    best = [int(predictor.predict_bytes(data).argmax()) for data in images]
-    return float(np.mean(np.array(best) == answers.argmax(axis=1)))
-
-
-def _measure_accuracy(args: argparse.Namespace, dataset) -> list[dict]:
-    """Measure each file once on a split; a file's accuracy does not change with the machine or the threads."""
-    from benchmarks.measurements import append_rows, read_rows
-    from export.evaluate import evaluate
+def _note_answers(args: argparse.Namespace, dataset) -> None:
+    """Write what each member answers on validation rows, beside the results, in the place of what was there."""
+    from benchmarks.chains.evidence import write_evidence
+    from benchmarks.chains.gathering import gather
+    from benchmarks.chains.picking import SUFFIX
+    from benchmarks.timing.rows import asked_for
+    from export.chain import is_chain
     from export.opening import open_model
+    from family.machine import n_cores
 
-    known = _known_accuracies(read_rows([args.out]))
-    rows = []
-    for predictor in _open_all(args):
-        row = identify(predictor.bundle, predictor.settings.scheme, "accuracy")
-        if (row["model_sha256"], dataset.digest, args.split) in known:
-            continue
-        model = open_model(predictor.bundle.folder, predictor.settings.scheme, args.provider, 0)
-        metrics = evaluate(model, dataset, args.split)
-        about = {"name": dataset.about["name"], "digest": dataset.digest, "split": args.split}
-        rows.append(
-            {
-                **row,
-                "bundle": os.path.relpath(predictor.bundle.folder, args.out.parent),
-                "dataset": about,
-                "n": metrics["n"],
-                "metrics": {**metrics, "n_listings": metrics["listings"]["n"]},
-            }
-        )
-        append_rows(args.out, rows[-1:], _same_measurement)
-    return rows
+    n_threads = min(n_cores(), _MOST_THREADS)  # all models are open at once
+    models = [open_model(path, scheme, args.provider, n_threads) for path, scheme in asked_for(args) if not is_chain(path)]
+    write_evidence(args.out.with_name(args.out.name + SUFFIX), gather(models, dataset))
 
 
-def _same_measurement(old: dict, new: dict) -> bool:
-    """Say whether a new row measures what an old one did; a file that was exported anew replaces the old one's row."""
+def _told_scenario(row: dict) -> str:
+    return f"of {row['rate']:g} requests/s" if row["scenario"] == "server" else f"of {row['batch']} images a query"
 
-    def key(row: dict) -> tuple:
-        where = row["machine"] if row["kind"] == "latency" else row["dataset"]
-        wanted = ("name", "digest", "split") if row["kind"] == "accuracy" else ("name", "cpu", "cores", "versions")
-        fixed = [row.get(field) for field in ("kind", "bundle", "member", "provider", "threads", "batch")]
-        return (*map(str, fixed), *(str(where.get(field)) for field in wanted))
 
-    return old["kind"] in ("latency", "accuracy") and key(old) == key(new)
+def _told_prediction(predicted_ms: dict, timed_ms: dict) -> str:
+    """Say how far what `pick --chain` expected is from what was timed."""
+    off = {key: timed_ms[key] / value - 1 for key, value in predicted_ms.items() if key != "upper" and timed_ms.get(key)}
+    told = ", ".join(f"{key} {predicted_ms[key]:.2f} ms ({100 * share:+.0f} % when timed)" for key, share in off.items())
+    over = timed_ms["p99"] > predicted_ms["upper"] if "p99" in predicted_ms and "upper" in predicted_ms else False
+    told += f", which was to be at most {predicted_ms['upper']:.2f}" if over else ""
+    return f"  predicted {told}" + ("" if all(abs(share) <= 0.1 for share in off.values()) else ": more than 10 % off; measure its members again")
 
 
 def _print_rows(rows: list[dict], known: list[dict]) -> None:
     """Print measurements; the accuracies of our files beside their peers may have been `known` before."""
-    from benchmarks import peer_table
+    from benchmarks.peers import table as peer_table
 
     for row in rows:
         if row["kind"] == "latency":
             ms = row["latency_ms"]
-            rate = max(found["images_per_s"] for found in row["throughput"])
-            print(f"{row['member']:36} p50 {ms['p50']:7.2f} ms  p99 {ms['p99']:7.2f} ms  {rate:7.1f} images/s  {row['size_mb']:6.1f} MB"
+            rates = [found["images_per_s"] for found in row.get("throughput", [])]
+            told = f"{max(rates):7.1f} images/s" if rates else _told_scenario(row)
+            print(f"{row['member']:36} p50 {ms['p50']:7.2f} ms  p99 {ms['p99']:7.2f} ms  {told}  {row['size_mb']:6.1f} MB"
                   + ("" if row["valid"] else f"  INVALID: {row['invalid_because']}"))  # fmt: skip
+            if row.get("predicted_ms"):
+                print(_told_prediction(row["predicted_ms"], ms))
         elif row["kind"] == "accuracy":
             top1 = row["metrics"]["top1"]
             print(

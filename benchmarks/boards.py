@@ -5,18 +5,21 @@ rows. Fronts never cross boards.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
-from benchmarks.measurements import REQUIRED, check_row, number_at, part_of
+from benchmarks.measurements import REQUIRED, check_row, number_at, part_of, scenario_of, usable
 from family.errors import UserError
-from family.pages import plain
 
-INVALID = "INVALID"
-_LEVELS = {str(level) for level in range(1, 100)}
+INVALID, NO_GAIN, WRONG = "INVALID", "no gain", "wrong answers"
+LEAST_AGREEMENT = 0.99  # of a bundle's stored inputs, that get the stored answer
 
 
-def boards(rows: Sequence[dict]) -> list[dict]:
+def boards(rows: Sequence[dict], are_checked: bool = False) -> list[dict]:
     """Join latency with accuracy and split by what may be compared.
+
+    Args:
+        are_checked: `read_rows` gave them, which has looked at each.
 
     Returns:
         `{"scope", "machine", "dataset", "members"}` each, general scope first. `machine` is any latency row
@@ -27,13 +30,17 @@ def boards(rows: Sequence[dict]) -> list[dict]:
         UserError: there is no latency and no accuracy row, or one cannot be read.
     """
     files: dict[str, dict] = {}
+    settings: dict[tuple, tuple] = {}
     for number, row in enumerate(rows, 1):
-        check_row(row, f"row {number}")
+        if not are_checked:
+            check_row(row, f"row {number}")
         if row["kind"] in REQUIRED:
             kinds = files.setdefault(row["model_sha256"], {"latency": {}, "accuracy": {}})
-            known = kinds[row["kind"]].get(setting_of(row))
+            setting = setting_of(row)
+            setting = settings.setdefault(setting, setting)  # one object for all rows of a setting: compared at once
+            known = kinds[row["kind"]].get(setting)
             if known is None or str(row.get("at")) >= str(known.get("at")):
-                kinds[row["kind"]][setting_of(row)] = row
+                kinds[row["kind"]][setting] = row
     if not files:
         raise UserError("no latency or accuracy measurements to report; `family bench` writes them")
     scopes = sorted({_any_row(kinds)["scope"] for kinds in files.values()}, key=lambda s: (s != "general", s))
@@ -44,10 +51,16 @@ def setting_of(row: dict) -> tuple:
     """Return what must be equal for two rows of a kind to be compared."""
     if row["kind"] == "accuracy":
         return (*(str(row["dataset"].get(key)) for key in ("name", "digest", "split")), str(row.get("n")))
-    machine = row["machine"]
-    where = [machine.get(key) for key in ("name", "cpu", "cores", "gpu", "features")]
-    how = [row.get(key) for key in ("provider", "threads", "batch")]
-    return tuple(map(str, [*where, part_of(machine, "versions", dict).get("onnxruntime"), *how]))
+    return (*state_of(row), *map(str, (row.get("provider"), row.get("threads"), *scenario_of(row))))
+
+
+def state_of(latency: dict) -> tuple:
+    """Return what a machine was like when it timed a row: an upgrade makes another one of it, and a name may be given twice."""
+    machine = latency["machine"]
+    versions = part_of(machine, "versions", dict)
+    # Rows of schema 1 have no time for telling the answer.
+    where = [*map(machine.get, ("name", "cpu", "cores", "gpu", "features")), versions.get("pillow"), latency["schema"], versions.get("onnxruntime")]
+    return tuple(map(str, where))
 
 
 def _any_row(kinds: dict) -> dict:
@@ -62,7 +75,8 @@ def _boards_of(scope: str, files: dict[str, dict]) -> list[dict]:
             pairs += [(a, None) for a in kinds["latency"] if a not in {pair[0] for pair in pairs}]
         if not kinds["latency"]:
             pairs += [(None, b) for b in kinds["accuracy"] if b not in {pair[1] for pair in pairs}]
-    return [_board(scope, mine, latency, accuracy) for latency, accuracy in pairs]
+    boards_ = [_board(scope, mine, latency, accuracy) for latency, accuracy in pairs]
+    return sorted(boards_, key=lambda board: scenario_of(board["machine"])[:2] != ("single-stream", 1) if board["machine"] else False)
 
 
 def _board(scope: str, mine: Sequence[dict], latency: tuple | None, accuracy: tuple | None) -> dict:
@@ -71,9 +85,10 @@ def _board(scope: str, mine: Sequence[dict], latency: tuple | None, accuracy: tu
         for kinds in mine
         if (latency in kinds["latency"] or not kinds["latency"]) and (accuracy in kinds["accuracy"] or not kinds["accuracy"])
     ]
-    names = [member["member"] for member in members]
+    _mark_what_gains_nothing(members)
+    names = Counter(member["member"] for member in members)
     for member in members:
-        if names.count(member["member"]) > 1:
+        if names[member["member"]] > 1:
             member["member"] += f" ({member['model_sha256'][:7]})"
     comparable = [m for m in members if m["comparable"]]
     fronts = pareto([(m["upper_ms"], m["top1"]) for m in comparable])
@@ -89,26 +104,34 @@ def _board(scope: str, mine: Sequence[dict], latency: tuple | None, accuracy: tu
 
 
 def _member(latency: dict | None, accuracy: dict | None) -> dict:
-    """Return one line of a board; accuracies are fractions."""
+    """Return what is compared of a member: accuracies are fractions."""
     row = latency or accuracy
-    rates = [r for r in part_of(latency, "throughput", list) if number_at(r, "images_per_s")]
-    best = max(rates, key=lambda r: r["images_per_s"], default={})
-    metrics = part_of(accuracy, "metrics", dict)
-    levels = sorted(int(key) for key in part_of(metrics, "levels", dict) if key in _LEVELS)
-    member = {key: row.get(key) for key in ("member", "variant", "resolution_px", "scope", "label", "scheme")}
-    member |= {key: number_at(latency, key) for key in ("size_mb", "n_parameters", "n_classes")}
-    member |= {f"{key}_ms": number_at(latency, "latency_ms", key) for key in ("p50", "p99", "upper")}
-    member |= {key: number_at(metrics, key, "micro") for key in ("top1", "top3", "top5")}
-    member |= {
-        "model_sha256": row["model_sha256"], "latency": latency, "accuracy": accuracy, "front": False,
-        "images_per_s": number_at(best, "images_per_s"), "throughput_batch": best.get("batch"),
-        "macro": number_at(metrics, "top1", "macro"), "levels": levels,
+    times = part_of(latency, "latency_ms", dict)
+    best = max(((rate, r.get("batch")) for r in part_of(latency, "throughput", list) if (rate := number_at(r, "images_per_s"))),
+               key=lambda found: found[0], default=(None, None))  # fmt: skip
+    member = {
+        "member": row["member"], "scheme": row["scheme"], "scope": row["scope"], "model_sha256": row["model_sha256"], "latency": latency, "accuracy": accuracy,
+        "front": False, "p50_ms": usable(times.get("p50")), "p99_ms": usable(times.get("p99")), "upper_ms": usable(times.get("upper")),
+        "images_per_s": best[0], "throughput_batch": best[1], "top1": number_at(accuracy, "metrics", "top1", "micro"),
     }  # fmt: skip
-    member |= {f"L{k}": number_at(metrics, "levels", str(k), "micro") for k in levels}
     member["remarks"] = _remarks(member)
     member["comparable"] = not member["remarks"]
     member["invalid"] = INVALID in member["remarks"]
     return member
+
+
+def _mark_what_gains_nothing(members: Sequence[dict]) -> None:
+    """Mark a scheme that is not faster, in half of all rounds, than the fp32 of its own bundle, whose answers it approximates; where both were not timed
+    in rounds, in p50."""
+    full = {m["latency"].get("bundle"): m for m in members if m["latency"] and m["scheme"] == "fp32"}
+    for member in members:
+        base = full.get(member["latency"].get("bundle")) if member["latency"] and member["scheme"] != "fp32" else None
+        speed = number_at(member["latency"], "against_fp32", "ratio")
+        if base and speed is None and base["latency"].get("bundle") and base["p50_ms"] and member["p50_ms"] and INVALID not in base["remarks"]:
+            speed = base["p50_ms"] / member["p50_ms"]
+        if base and speed is not None and speed <= 1:
+            member["remarks"][NO_GAIN] = f"not faster than {base['member']}, whose answers it approximates"
+            member["comparable"] = False
 
 
 def _remarks(member: dict) -> dict[str, str]:
@@ -116,9 +139,11 @@ def _remarks(member: dict) -> dict[str, str]:
     latency, accuracy = member["latency"], member["accuracy"]
     found = {}
     if latency and not latency.get("valid", True):
-        found[INVALID] = plain(latency.get("invalid_because") or "no reason given")
+        found[INVALID] = str(latency.get("invalid_because") or "no reason given")
     elif latency and member["upper_ms"] is None:
-        found["no bound"] = "too few images to bound p99"
+        found["no bound"] = "too few independent samples to bound p99: more --samples"
+    if latency and (number_at(latency, "agreement") or 1) < LEAST_AGREEMENT:
+        found[WRONG] = ""
     if not all(row.get("trained", True) for row in (latency, accuracy) if row):
         found["untrained"] = ""
     if not latency:
@@ -130,4 +155,9 @@ def _remarks(member: dict) -> dict[str, str]:
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
     """Say of each (cost, gain) whether no other point is as good in both and better in one."""
-    return [not any(cost <= point[0] and gain >= point[1] and (cost, gain) != point for cost, gain in points) for point in points]
+    best, kept = -math.inf, set()
+    for cost, gain in sorted(set(points), key=lambda point: (point[0], -point[1])):
+        if gain > best:
+            best = gain
+            kept.add((cost, gain))
+    return [tuple(point) in kept for point in points]

@@ -7,7 +7,7 @@ import platform
 import re
 from pathlib import Path
 
-from family.machine import cpu_flags, cpu_model
+from family.machine import cpu_flags, cpu_model, governor, n_cores
 
 # What decides the speed of float and int8 kernels.
 _FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm")
@@ -17,7 +17,7 @@ _PACKAGES = ("onnxruntime-gpu", "onnxruntime", "numpy", "pillow")
 def describe_machine(name: str | None = None) -> dict:
     """Return name, processor, cores that this process owns, features, memory, system and versions."""
     cpu, flags = cpu_model(), cpu_flags()
-    cores = len(os.sched_getaffinity(0))
+    cores = n_cores()
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
@@ -33,6 +33,7 @@ def describe_machine(name: str | None = None) -> dict:
         "memory_gb": round(memory_gb, 1),
         "system": f"{platform.system()} {platform.release().split('-')[0]} {platform.machine()}",
         "gpu": _gpu(),
+        "governor": governor(),
         "versions": versions,
     }
 

@@ -1,20 +1,54 @@
 """Measurements: rows of JSON lines under a schema. Latency and accuracy are separate rows, joined by the model file's sha256."""
 
+import gc
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import orjson
 
 from family.errors import UserError
 from family.outputs import whole_file
 
-SCHEMA = 1
+_NUMBERS = (int, float)  # not bool, which is an int too
+SCHEMA = 2  # 1 knew single images one after another alone
 REQUIRED = {
     "latency": {"machine": dict, "latency_ms": dict},
     "accuracy": {"dataset": dict, "metrics": dict},
 }
+SCENARIOS = ("single-stream", "multi-stream", "server")
+_TEXT = (lambda value: isinstance(value, str), "text")
+_COUNT = (lambda value: type(value) is int and 0 <= value < 10**12, "a whole number, 0 or more,")
+_LEAST_ONE = (lambda value: type(value) is int and 1 <= value < 10**9, "a whole number, 1 or more,")
+_AMOUNT = (lambda value: type(value) in _NUMBERS and 0 <= value < 1e15, "a number, 0 or more,")
+_SHARE = (lambda value: type(value) in _NUMBERS and 0 <= value <= 1, "a share from 0 to 1")
+_CHECKS = {
+    "latency": {
+        "n": _COUNT, "batch": _LEAST_ONE, "threads": _LEAST_ONE, "rate": (lambda value: type(value) in _NUMBERS and 0 < value < 1e9, "a number above 0"),
+        "scenario": (lambda value: value in SCENARIOS, f"one of {', '.join(SCENARIOS)}"), "bundle": _TEXT, "provider": _TEXT, "agreement": _SHARE,
+        "peak_memory_mb": _AMOUNT, "size_mb": _AMOUNT,
+    },
+    "accuracy": {"n": _COUNT, "bundle": _TEXT},
+    "peer": {"rounds": _COUNT, "threads": _LEAST_ONE, "bundle": _TEXT},
+}  # fmt: skip
+_PARTS = {"latency": {"latency_ms": _AMOUNT, "stages_ms": _AMOUNT}}
 PEER = {"machine": dict, "against": dict, "versions": dict}  # of the kind "peer", which stands on no board
 _NAMES = ("member", "variant", "scope", "scheme", "model_sha256")
+_FIELDS = {kind: dict.fromkeys(_NAMES, str) | fields for kind, fields in {**REQUIRED, "peer": PEER}.items()}
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Let the garbage collector rest: many rows are many objects without a cycle, which it looks through again and again, a third of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def read_rows(paths: Iterable[Path]) -> list[dict]:
@@ -26,24 +60,35 @@ def read_rows(paths: Iterable[Path]) -> list[dict]:
     rows = []
     for path in paths:
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            content = Path(path).read_bytes()
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}; give a file that `family bench` wrote") from error
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path} is not UTF-8 text; give a file that `family bench` wrote") from error
-        for number, line in enumerate(text.split("\n"), 1):
+        for number, line in enumerate(content.split(b"\n"), 1):
             if line.strip():
-                rows.append(_read_line(line, f"{path}, line {number}"))
+                rows.append(_read_line(line, path, number))
     return rows
 
 
-def _read_line(line: str, where: str) -> dict:
+def _read_line(line: bytes, path: Path, number: int) -> dict:
     try:
-        row = json.loads(line, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not a JSON object ({error}); remove the line or measure again") from error
-    check_row(row, where)
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as broken:
+            raise UserError(f"{path} is not UTF-8 text; give a file that `family bench` wrote") from broken
+        raise UserError(f"{path}, line {number}: not a JSON object ({_why_not_json(text) or error}); remove the line or measure again") from error
+    check_row(row, f"{path}, line {number}")
     return row
+
+
+def _why_not_json(line: str) -> str:
+    """Return what Python's own reader says, which names what it met."""
+    try:
+        json.loads(line, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    return ""
 
 
 def _refuse_constant(name: str) -> None:
@@ -62,17 +107,45 @@ def check_row(row: object, where: str) -> None:
         raise UserError(f"{where}: schema {row['schema']}; this version reads up to {SCHEMA}; update it")
     if not isinstance(row.get("kind"), str):
         raise UserError(f'{where}: "kind" is missing; latency and accuracy are read')
-    known = {**REQUIRED, "peer": PEER}
-    if row["kind"] not in known:
+    if row["kind"] not in _FIELDS:
         return
-    wanted = dict.fromkeys(_NAMES, str) | known[row["kind"]]
-    for field, type_ in wanted.items():
+    for field, type_ in _FIELDS[row["kind"]].items():
         if not isinstance(row.get(field), type_):
             kind = "text" if type_ is str else "an object"
             raise UserError(f"{where}: {field!r} is {row.get(field)!r}; a {row['kind']} row has {kind} there")
+    wrong = next(_wrong_fields(row), None)
+    if wrong:
+        raise UserError(f"{where}: {wrong[0]} is {str(wrong[1])[:60]!r}; a {row['kind']} row has {wrong[2]} there")
     confusion = row["kind"] == "accuracy" and row["metrics"].get("confusion")
     if confusion and not _is_square(confusion):
         raise UserError(f"{where}: the confusion matrix is not as long and as wide as its ids")
+
+
+def _wrong_fields(row: dict) -> Iterator[tuple[str, object, str]]:
+    """Yield (field, what it holds, what it should) of fields that are there, not null, and hold something else than they should: what reads rows counts on
+    these alone."""
+    checks, parts = _CHECKS.get(row["kind"], {}), _PARTS.get(row["kind"], {})
+    for name, (is_fine, wanted) in checks.items():
+        value = row.get(name)
+        if value is not None and not is_fine(value):
+            yield name, value, wanted
+    for name, (is_fine, wanted) in parts.items():
+        for key, value in part_of(row, name, dict).items():
+            if type(value) in _NUMBERS and not is_fine(value):
+                yield f"{name}.{key}", value, wanted
+    if row["kind"] == "latency":
+        if not isinstance(row["machine"].get("name"), str):
+            yield "machine.name", row["machine"].get("name"), "text"
+        if (row.get("scenario") == "server") != (row.get("rate") is not None):
+            yield "rate", row.get("rate"), "requests a second, of the scenario server alone,"
+    if row["kind"] == "accuracy":
+        metrics = row["metrics"]
+        for above, parts in (("", {key: metrics.get(key) for key in ("top1", "top3", "top5")}), ("levels.", part_of(metrics, "levels", dict))):
+            for key, found in parts.items():
+                for kind in ("micro", "macro") if type(found) is dict else ():
+                    value = found.get(kind)
+                    if type(value) in _NUMBERS and not 0 <= value <= 1:
+                        yield f"metrics.{above}{key}.{kind}", value, "a share from 0 to 1"
 
 
 def _is_square(confusion: object) -> bool:
@@ -82,13 +155,47 @@ def _is_square(confusion: object) -> bool:
     )
 
 
+def identify_bundle(bundle, scheme: str, kind: str) -> dict:
+    """Return the fields that say which member a row is of."""
+    from family.card import member_name
+
+    return identify(bundle.card, scheme, kind, member_name(bundle.card, scheme), bundle.schemes[scheme]["sha256"])
+
+
+def identify(card: dict, scheme: str, kind: str, member: str, sha256: str) -> dict:
+    """Return the fields that say which member a row is of; of a chain, the card is its general model's."""
+    from benchmarks.machine import now
+
+    return {
+        "schema": SCHEMA,
+        "kind": kind,
+        "at": now(),
+        "member": member,
+        **{key: card.get(key) for key in ("variant", "resolution_px", "scope", "label")},
+        "scheme": scheme,
+        "model_sha256": sha256,
+        "trained": card.get("training", {}).get("trained", True),
+    }
+
+
+def scenario_of(row: dict) -> tuple[str, int, float | None]:
+    """Return how requests came: (scenario, images of a query, requests a second of the scenario "server")."""
+    return row.get("scenario", "single-stream"), row.get("batch") or 1, row.get("rate")
+
+
 def number_at(row: dict | None, *keys: str) -> float | None:
     """Return the number at a path of keys, or None."""
     value: object = row
     for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
-    return value if usable else None
+        if type(value) is not dict:
+            return None
+        value = value.get(key)
+    return usable(value)
+
+
+def usable(value: object) -> float | None:
+    """Return a value where it is a number to reckon with, else None."""
+    return value if type(value) in _NUMBERS and -1e15 < value < 1e15 else None
 
 
 def part_of(row: object, key: str, type_: type) -> list | dict:
@@ -105,3 +212,16 @@ def append_rows(path: Path, rows: list[dict], replaces) -> None:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in [*kept, *rows])
         file.flush()
         os.fsync(file.fileno())
+
+
+def same_measurement(old: dict, new: dict) -> bool:
+    """Say whether a new row measures what an old one did; a file that was exported anew replaces the old one's row."""
+
+    def key(row: dict) -> tuple:
+        where = row["machine"] if row["kind"] == "latency" else row["dataset"]
+        wanted = ("name", "digest", "split") if row["kind"] == "accuracy" else ("name", "cpu", "cores", "versions")
+        fixed = [row.get(field) for field in ("kind", "bundle", "member", "scheme", "provider", "threads")]
+        fixed += scenario_of(row) if row["kind"] == "latency" else []
+        return (*map(str, fixed), *(str(where.get(field)) for field in wanted))
+
+    return old["kind"] in ("latency", "accuracy") and key(old) == key(new)

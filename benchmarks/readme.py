@@ -1,4 +1,4 @@
-"""Write the README's tables from results: `python -m benchmarks.readme README.md RESULTS.jsonl ... [BUDGET_MS ...]`.
+"""Write the README's tables and its picture, PICTURE of it, from results: `python -m benchmarks.readme README.md RESULTS.jsonl ... [BUDGET_MS ...]`.
 
 A test holds the README against the checked-in results, so that no figure in it is written by hand.
 """
@@ -9,13 +9,15 @@ from pathlib import Path
 from benchmarks.boards import boards
 from benchmarks.measurements import read_rows
 from benchmarks.pick import pick
-from benchmarks.report import ORIGIN, markdown_tables
+from benchmarks.report import markdown_tables, picture
+from benchmarks.reporting.lines import ORIGIN
 from family.errors import NothingFits, UserError
 from family.outputs import read_json, whole_file
 from family.pages import amount, percent
 
 BEGIN, END = "<!-- results: written by benchmarks.readme -->", "<!-- end of results -->"
 BUDGETS_MS = (5.0, 10.0, 15.0)
+PICTURE = "benchmarks/results/caltech101.svg"
 
 
 def render(rows: list[dict], budgets_ms: tuple[float, ...] = BUDGETS_MS) -> str:
@@ -67,8 +69,9 @@ def main(words: list[str]) -> None:
     readme, results = Path(words[0]), [Path(word) for word in words[1:] if word.endswith(".jsonl")]
     budgets_ms = tuple(float(word) for word in words[1:] if not word.endswith(".jsonl")) or BUDGETS_MS
     text = splice(readme.read_text(encoding="utf-8"), render(read_rows(results), budgets_ms))
-    with whole_file(readme) as partial:
-        partial.write_text(text, encoding="utf-8")
+    for path, content in ((readme, text), (readme.parent / PICTURE, picture(read_rows(results)))):
+        with whole_file(path) as partial:
+            partial.write_text(content, encoding="utf-8")
 
 
 if __name__ == "__main__":

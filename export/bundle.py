@@ -83,9 +83,16 @@ def open_bundle(folder: Path) -> Bundle:
 
 
 def card_ontology(card: dict) -> Ontology:
-    """Return the tree of a card's classes."""
+    """Return the tree of a card's classes.
+
+    Raises:
+        UserError: they are in another order than its leaves, so that an answer would be told as two categories.
+    """
     ids = {path: node for path, node in card.get("node_ids", {}).items() if node not in card["classes"]}
-    return from_leaves(zip(card["classes"], card["paths"], strict=True), ids=ids)
+    tree = from_leaves(zip(card["classes"], card["paths"], strict=True), ids=ids)
+    if list(tree.leaves) != list(card["classes"]):
+        raise UserError(f"the classes of {card.get('name')} are not in the order of their tree's leaves; export it anew")
+    return tree
 
 
 def write_samples(folder: Path, images: list[bytes], answers: dict[str, np.ndarray]) -> None:

@@ -31,6 +31,13 @@ class Histogram:
     n_zeros: int = 0
     low: float = math.inf  # the least and the greatest value, exactly
     high: float = -math.inf
+    sums: np.ndarray | float = 0.0  # float64 [n_channels], over everything but axis 1
+    n_a_channel: int = 0  # values that each sum has
+
+    @property
+    def means(self) -> np.ndarray:
+        """float64 [n_channels]."""
+        return self.sums / max(self.n_a_channel, 1)
 
     @property
     def edges(self) -> np.ndarray:
@@ -38,7 +45,7 @@ class Histogram:
         return np.arange(self.first, self.first + len(self.counts) + 1) * 2.0**self.power
 
     def add(self, values: np.ndarray) -> None:
-        """Count values, float32 of any shape.
+        """Count values, float32 of any shape; the channels of their means are along axis 1, which has one length at every call.
 
         Raises:
             Failure: one is no number.
@@ -49,6 +56,9 @@ class Histogram:
         if not (math.isfinite(low) and math.isfinite(high)):
             raise Failure("an activation is infinite or no number, so it has no range")
         self.low, self.high = min(self.low, low), max(self.high, high)
+        channels = values.reshape(len(values), values.shape[1] if values.ndim > 1 else 1, -1)
+        self.sums = self.sums + channels.sum(axis=(0, 2), dtype=np.float64)
+        self.n_a_channel += channels.shape[0] * channels.shape[2]
         self._widen()
         bins = np.floor(values.ravel() * np.float32(2.0**-self.power))  # exact, being a power of two
         self.counts += np.bincount((bins - self.first).astype(np.intp), minlength=len(self.counts))

@@ -1,6 +1,7 @@
 """`family export`: a run becomes a bundle; a scheme whose answers did not stay is not written."""
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def run(args: argparse.Namespace) -> int:
     # Imported here, since --help must not wait for ONNX Runtime.
     from export.exporting import export_run
 
+    if not math.isfinite(args.max_drop):
+        raise UserError(f"--max-drop takes a number of percentage points; got {args.max_drop}")
     made_of, dataset = _made_of(args)
     if _is_done(args, made_of):
         print(f"{args.out}: already done")

@@ -206,22 +206,39 @@ def _identify_other(folder: Path | None) -> dict | None:
     return {key: told[key] for key in ("member", "model_sha256")}
 
 
-def evaluate(model: Model, dataset: Dataset, split: str) -> dict:
+def evaluate(model: Model | Chain, dataset: Dataset, split: str) -> dict:
     """Return the metrics of a model on a split's rows in its scope; without validation rows, so that nothing is told of filing.
 
     Raises:
         UserError: the model's classes are not those of the dataset's scope.
     """
-    ontology = dataset.scope_of(model.card)
-    rows, temperature = dataset.rows(split, ontology), _known_temperature(model) if split != "val" else None
-    answered = Answered(rows, *predict_rows(model.predict, rows, model.how, BATCH_SIZE, temperature.value if temperature else 1.0))
+    return metrics_of(model, dataset, split, answer_split(model, dataset, split))
+
+
+def answer_split(model: Model | Chain, dataset: Dataset, split: str) -> Answered:
+    """Let a model answer a split's rows in its scope.
+
+    Raises:
+        UserError: the model's classes are not those of the dataset's scope.
+    """
+    rows, temperature = dataset.rows(split, dataset.scope_of(model.card)), _temperature_of(model, split)
+    return Answered(rows, *gather_answers(_batches(model, rows, model.predict), rows, temperature.value if temperature else 1.0))
+
+
+def metrics_of(model: Model | Chain, dataset: Dataset, split: str, answered: Answered) -> dict:
+    """Return the metrics of what `answer_split` returned."""
     about = {"member": model.member, "dataset": dataset.about["name"], "digest": dataset.digest, "split": split, "scope": model.card["scope"]}
-    return assemble({**about, "notes": []}, answered, None, temperature, dataset.count_rows("train", ontology), {}).findings.metrics
+    train_rows = dataset.count_rows("train", answered.rows.ontology)
+    return assemble({**about, "notes": []}, answered, None, _temperature_of(model, split), train_rows, {}).findings.metrics
+
+
+def _temperature_of(model: Model | Chain, split: str) -> Temperature | None:
+    return _known_temperature(model) if split != "val" else None
 
 
 def compare_chain(chain: Chain, rows: Rows, dataset: Dataset, split: str, temperature: float = 1.0) -> tuple:
     """Return a chain's answers by image and by listing, and the comparison of its ways to answer; each member answers each row once."""
-    comparison = Comparison(rows, chain.parts)
+    comparison = Comparison(rows, chain.parts, chain.limits)
     by_image, by_listing = gather_answers(_chained(chain, rows, comparison), rows, temperature)
     members = {name: {"member": model.member, **model.about} for name, model in {"general": chain.general, **chain.submodels}.items()}
     about = {"dataset": {"name": dataset.about["name"], "digest": dataset.digest, "split": split}, "members": members}

@@ -139,8 +139,13 @@ def _export_smaller(
     if why:
         return _refuse(path, scheme, card, {"proof": proof, "made": made}, f"since it is none: {why}")
     listings = np.unique(val.listing_ids.astype(str), return_inverse=True)[1]
+    try:
+        _answers(folder, card, scheme, hostile_images(how.resolution_px))  # fp16 overflows where photos don't take it
+        answers = _answers(folder, card, scheme, pixels)
+    except Failure as error:
+        return _refuse(path, scheme, card, {"made": made, "proof": proof}, str(error))
     verdict = gate(
-        _answers(folder, card, "fp32", pixels), _answers(folder, card, scheme, pixels), val.labels, max_drop, level_maps(val.ontology), listings
+        _answers(folder, card, "fp32", pixels), answers, val.labels, max_drop, level_maps(val.ontology), listings
     )  # fmt: skip
     print(f"{scheme}: {verdict['drop_points']:+.2f} points lost on {verdict['n']} validation images (95 % interval "
           f"{verdict['interval'][0]:+.2f} to {verdict['interval'][1]:+.2f}), agreement {verdict['agreement']:.1%}: {tell_verdict(verdict)}")  # fmt: skip

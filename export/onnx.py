@@ -1,6 +1,9 @@
 """Keras to ONNX: uint8 RGB in, probabilities and embedding out, preprocessing inside. Loads TensorFlow."""
 
 import collections
+import itertools
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import tf2onnx
 import tf_keras
 
 OPSET = 17
+_COUNTER = re.compile(r"(__\d+)+(?=(:\d+)?$)")  # behind names that the converter made
 CONSTANT = 128  # of the fourth channel: its weights are then about as large as the others, which int8 needs
 
 
@@ -33,8 +37,63 @@ def convert(model: tf_keras.Model, path: Path) -> None:
     fold_batchnorm(proto)
     fold_preprocessing(proto)
     fold_hard_swish(proto)
+    settle(proto)
     onnx.checker.check_model(proto)
     onnx.save(proto, path)
+
+
+def settle(proto: onnx.ModelProto) -> None:
+    """Order and name nodes, values and stored arrays by who needs them, from the outputs back: the same weights are then the same file.
+
+    The converter numbers what it makes, and its order and which of some equal arrays it keeps follow addresses in memory.
+    """
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    stored = {tensor.name: tensor for tensor in proto.graph.initializer}
+    names: dict[str, str] = {}
+    ordered, seen = [], set()
+    waiting = [(makers[value.name], False) for value in reversed(proto.graph.output)]
+    while waiting:
+        node, is_ready = waiting.pop()
+        if is_ready:
+            ordered.append(node)
+            continue
+        if node.output[0] in seen:
+            continue
+        seen.add(node.output[0])
+        waiting += [(node, True), *((makers[name], False) for name in reversed(node.input) if name in makers)]
+    own = {value.name for value in (*proto.graph.input, *proto.graph.output)}
+    made = [name for node in ordered for name in node.output if name not in own]
+    plain_values = dict(zip(made, _without_counters(made, own), strict=True))
+    for node, plain in zip(ordered, _without_counters([node.name or node.op_type for node in ordered]), strict=True):
+        node.name = plain
+        for place, name in enumerate(node.input):
+            if name in stored:
+                names.setdefault(name, f"{node.name}/{place}")
+            node.input[place] = names.get(name, plain_values.get(name, name))
+        node.output[:] = [plain_values.get(name, name) for name in node.output]
+    tensors = [onnx.TensorProto.FromString(stored[name].SerializeToString()) for name in names if name in stored]
+    for tensor in tensors:
+        tensor.name = names[tensor.name]
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
+    del proto.graph.node[:], proto.graph.initializer[:], proto.graph.value_info[:]
+    proto.graph.node.extend(nodes)
+    proto.graph.initializer.extend(tensors)
+
+
+def _without_counters(names: list[str], taken: Iterable[str] = ()) -> list[str]:
+    """Return names without the converter's numbers, told apart by their order where that makes equal ones of them.
+
+    Args:
+        taken: names that others have.
+    """
+    taken = {*taken, *(name for name in names if not _COUNTER.search(name))}
+    found: dict[str, None] = {}
+    for name in names:
+        plain = _COUNTER.sub("", name)
+        if plain in found or (plain != name and plain in taken):
+            plain = next(f"{plain}_{k}" for k in itertools.count(2) if f"{plain}_{k}" not in taken and f"{plain}_{k}" not in found)
+        found[plain] = None
+    return list(found)
 
 
 def _name_batch(proto: onnx.ModelProto) -> None:
@@ -118,12 +177,13 @@ def fold_batchnorm(proto: onnx.ModelProto) -> int:
             name in stored for name in (*convolution.input[1:], *norm.input[1:])
         ):  # fmt: skip
             continue
-        kernel, *bias = (stored[name].astype(np.float64) for name in convolution.input[1:])
-        gamma, beta, mean, variance = (stored[name].astype(np.float64) for name in norm.input[1:])
-        scale = gamma / np.sqrt(variance + _attribute(norm, "epsilon", 1e-5))
+        kernel, *bias = (stored[name] for name in convolution.input[1:])
+        gamma, beta, mean, variance = (stored[name] for name in norm.input[1:])
+        # In float32 and in this order, as the converter does: which ones it leaves differs from time to time.
+        scale = gamma / np.sqrt(variance + np.float32(_attribute(norm, "epsilon", 1e-5)))
         names = [f"{convolution.name}/with_batchnorm/{part}" for part in ("kernel", "bias")]  # others may use the same array
         made[names[0]] = kernel * scale[:, None, None, None]
-        made[names[1]] = beta + ((bias[0] if bias else 0.0) - mean) * scale
+        made[names[1]] = ((bias[0] if bias else np.float32(0)) - mean) * scale + beta
         convolution.input[1:] = names
         convolution.output[0] = norm.output[0]
         gone.append(norm)

@@ -79,7 +79,7 @@ def _open_bundle(folder: Path, scheme, provider, threads) -> Model:
     bundle = open_bundle(folder)
     predictor = Predictor(bundle, default_settings(bundle, scheme, provider, threads))
     used = predictor.settings
-    if bundle.card.get("serve"):
+    if bundle.card.get("serve") and None in (scheme, provider, threads):  # else the caller chose
         _say_settings(bundle.card["serve"], used)
     about = {
         "scheme": used.scheme,

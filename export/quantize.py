@@ -2,9 +2,11 @@
 
 import platform
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 from onnxruntime.quantization.quant_utils import load_model_with_shape_infer, save_and_reload_model_with_shape_infer
@@ -25,7 +27,8 @@ def load_fp32(path: Path) -> onnx.ModelProto:
 
 
 def write_int8(
-    model: onnx.ModelProto, ranges: Ranges, kept_in_float: Collection[str], path: Path, *, form: str = "QDQ", n_weight_bits: int = 8
+    model: onnx.ModelProto, ranges: Ranges, kept_in_float: Collection[str], path: Path, *, form: str = "QDQ", n_weight_bits: int = 8,
+    means: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> None:  # fmt: skip
     """Write a model with activations in uint8, weights in int8 per channel and biases in int32.
 
@@ -36,11 +39,12 @@ def write_int8(
         form: "QDQ", marks around float operators, which any runtime reads, or "QOperator", int8 operators, most of them ONNX Runtime's own: the same
             answers from a smaller file.
         n_weight_bits: 8, or 7 where two products of 8 bits overflow, see `weight_bits`.
+        means: float [n_channels] of activations, by which biases are corrected for the rounding of weights; of none, none is.
 
     Raises:
         Failure: an activation has no range.
     """
-    marked = write_qdq(model, ranges, kept_in_float, OPERATORS, n_weight_bits)
+    marked = write_qdq(model, ranges, kept_in_float, OPERATORS, n_weight_bits, means)
     onnx.save(marked if form == "QDQ" else _fuse(marked), path)
 
 

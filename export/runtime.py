@@ -1,6 +1,10 @@
 """The Predictor: what is benchmarked, evaluated and served is this one thing. NumPy, Pillow and ONNX Runtime; no TensorFlow."""
 
+import collections
+import json
+import math
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,6 +14,7 @@ import onnxruntime as ort
 from export.bundle import Bundle
 from family.data.images import decode_image
 from family.errors import Failure, UserError, unknown_name
+from family.machine import n_cores
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
@@ -24,7 +29,7 @@ class Settings:
 
     @property
     def n_threads(self) -> int:
-        return self.threads or len(os.sched_getaffinity(0))
+        return self.threads or n_cores()
 
 
 def default_settings(bundle: Bundle, scheme: str | None, provider: str | None, threads: int | None) -> Settings:
@@ -57,8 +62,16 @@ class Predictor:
             )
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Return float32 [n, n_classes] probabilities of uint8 [n, px, px, 3] RGB images."""
-        return self.session.run(["probabilities"], {"image": images})[0]
+        """Return float32 [n, n_classes] probabilities of uint8 [n, px, px, 3] RGB images.
+
+        Raises:
+            Failure: some are no numbers.
+        """
+        found = self.session.run(["probabilities"], {"image": images})[0]
+        if not math.isfinite(found.sum()):
+            n = np.count_nonzero(~np.isfinite(found).all(axis=1))
+            raise Failure(f"{self.bundle.card.get('name')}, {self.settings.scheme}: the answers of {n} of {len(found)} images are no numbers")
+        return found
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Return float32 [n, d] embeddings of uint8 [n, px, px, 3] RGB images."""
@@ -73,8 +86,11 @@ class Predictor:
         return self.predict(self.decode(data))[0]
 
 
-def open_session(path: str, settings: Settings) -> ort.InferenceSession:
+def open_session(path: str, settings: Settings, profile: str | None = None) -> ort.InferenceSession:
     """Open an ONNX file as it is served.
+
+    Args:
+        profile: what the name of a file begins with that tells how long each node took and where it ran, when the session's profiling ends.
 
     Raises:
         UserError: there is no such provider.
@@ -85,6 +101,8 @@ def open_session(path: str, settings: Settings) -> ort.InferenceSession:
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # an idle server must not burn a core
     options.log_severity_level = 3
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, profile
     providers = _wanted_providers(settings.provider)
     try:
         return ort.InferenceSession(path, options, providers=providers)
@@ -104,7 +122,8 @@ def _wanted_providers(name: str) -> list[str]:
         raise unknown_name("provider", name, ["auto", *PROVIDERS])
     if PROVIDERS[name] not in ort.get_available_providers():
         raise UserError(f"the provider {name!r} is not in this ONNX Runtime; it has {', '.join(ort.get_available_providers())}")
-    return [PROVIDERS[name]] if name == "cpu" else [PROVIDERS[name], PROVIDERS["cpu"]]
+    first = list(PROVIDERS).index(name)
+    return list(PROVIDERS.values())[first::-1]  # what TensorRT leaves is for CUDA, and what that leaves for the processor
 
 
 def _has_gpu() -> bool:
@@ -112,8 +131,31 @@ def _has_gpu() -> bool:
 
 
 def _running_provider(session: ort.InferenceSession) -> str:
-    names = {value: key for key, value in PROVIDERS.items()}
-    return names.get(session.get_providers()[0], session.get_providers()[0])
+    return _short(session.get_providers()[0])
+
+
+def _short(provider: str) -> str:
+    return next((short for short, name in PROVIDERS.items() if name == provider), provider)
+
+
+def placement(bundle: Bundle, settings: Settings) -> dict[str, dict[str, int]]:
+    """Return where the nodes of a bundle's graph run when it answers an image, and where its convolutions: {"nodes", "convolutions"}, by provider.
+
+    A provider that runs may still leave nodes to the processor.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        session = open_session(str(bundle.model_path(settings.scheme)), settings, f"{folder}/profile")
+        px = bundle.preprocessing.resolution_px
+        session.run(["probabilities"], {"image": np.zeros((1, px, px, 3), np.uint8)})
+        with open(session.end_profiling(), encoding="utf-8") as file:
+            events = json.load(file)
+    nodes, convolutions = collections.Counter(), collections.Counter()
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            provider = _short(event["args"].get("provider", ""))
+            nodes[provider] += 1
+            convolutions[provider] += "Conv" in event["args"].get("op_name", "")
+    return {"nodes": dict(nodes), "convolutions": {name: n for name, n in convolutions.items() if n}}
 
 
 def run_unfused(path: os.PathLike, images: np.ndarray) -> np.ndarray:

@@ -1,12 +1,12 @@
 """Whether one file is faster than another on this machine: both in turns. No TensorFlow."""
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 N_ROUNDS = 20
-_LOW, _HIGH = 5, 14  # of the sorted ratios, from 0: the median lies outside of them in 4.1 % of cases (binomial, 20 rounds)
 _TURN_S = 0.1
 _MOST_AT_ONCE = 8
 
@@ -19,7 +19,7 @@ def compare_speed(base: Callable, other: Callable, images: np.ndarray, clock: Ca
         images: uint8 [n, px, px, 3].
 
     Returns:
-        {"ratio": the median of the base's time over the other's, "interval": its 95 % interval by order statistics, None of other than N_ROUNDS rounds,
+        {"ratio": the median of the base's time over the other's, "interval": its 95 % interval by order statistics, None of fewer than 6 rounds,
         "rounds", "images_a_round"}.
     """
 
@@ -37,9 +37,18 @@ def compare_speed(base: Callable, other: Callable, images: np.ndarray, clock: Ca
         order = list(sides) if turn % 2 == 0 else list(sides)[::-1]
         spent = {name: spend(sides[name], turn * n, n) for name in order}
         ratios.append(spent["base"] / spent["other"])
-    ratios.sort()
-    interval = [ratios[_LOW], ratios[_HIGH]] if n_rounds == N_ROUNDS else None
-    return {"ratio": float(np.median(ratios)), "interval": interval, "rounds": n_rounds, "images_a_round": n}
+    return {"ratio": float(np.median(ratios)), "interval": interval_of_median(ratios), "rounds": n_rounds, "images_a_round": n}
+
+
+def interval_of_median(values: Sequence[float]) -> list[float] | None:
+    """Return the interval that holds the median with at least 95 %, from order statistics; None where there are too few values.
+
+    The number of values below the median is binomial with 1/2, whatever their distribution.
+    """
+    ordered, n = sorted(values), len(values)
+    below = [sum(math.comb(n, i) for i in range(k + 1)) / 2**n for k in range(n // 2)]  # P(at most k values below the median)
+    reachable = [k for k, p in enumerate(below) if p <= 0.025]
+    return [ordered[reachable[-1]], ordered[-1 - reachable[-1]]] if reachable else None
 
 
 def tell_speed(found: dict) -> str:

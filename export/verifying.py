@@ -133,8 +133,15 @@ def _from_elsewhere(graph) -> Iterator[str]:
 
 def _proof(path: Path, scheme: str, card: dict) -> Iterator[dict]:
     """Check that an int8 file runs in int8 here too."""
-    made = card["schemes"][scheme].get("made", {})
-    if scheme != "int8" or "convolutions_in_float" not in made or importlib.util.find_spec("onnx") is None:
+    if scheme != "int8":
+        return
+    made = card["schemes"][scheme].get("made")
+    in_float = made.get("convolutions_in_float") if isinstance(made, dict) else None
+    if type(in_float) is not int or in_float < 0:
+        yield _unknown("int8 proof", "the card does not tell how many convolutions were left in float on purpose")
+        return
+    if importlib.util.find_spec("onnx") is None:
+        yield _unknown("int8 proof", "onnx is not installed here")
         return
     from export.proof import prove, why_not_int8
 
@@ -143,7 +150,7 @@ def _proof(path: Path, scheme: str, card: dict) -> Iterator[dict]:
     except Exception as error:  # ONNX Runtime raises several kinds of its own
         yield _check("int8 proof", False, f"ONNX Runtime can't open it: {str(error).splitlines()[0][:160]}")
         return
-    why = why_not_int8(found, made["convolutions_in_float"])
+    why = why_not_int8(found, in_float)
     told = why or f"{found['int8_convolutions']} convolutions in int8, {found['float_convolutions']} in float on purpose, as ONNX Runtime opens it"
     yield _check("int8 proof", not why, told)
 
@@ -171,6 +178,9 @@ def _answers(bundle, scheme: str, provider: str) -> Iterator[dict]:
         answers = np.stack([predictor.predict_bytes(data) for data in images])
     except Exception as error:  # whatever keeps it from answering, it is not what the card claims
         yield _check(f"{scheme} answers", False, f"it can't be run: {str(error).splitlines()[0]}")
+        return
+    if stored.shape != answers.shape:
+        yield _check(f"{scheme} answers", False, f"the stored ones are of shape {stored.shape}, and the model's are {answers.shape}")
         return
     agreement, largest = float((answers.argmax(1) == stored.argmax(1)).mean()), float(np.abs(answers - stored).max())
     told = f"{agreement:.1%} of {len(images)} stored inputs have the stored best category, max |dp| {largest:.1e}, on {predictor.provider}"

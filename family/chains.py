@@ -4,8 +4,10 @@ import json
 import os
 import re
 import tomllib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from family.errors import UserError, unknown_name
 from family.outputs import whole_file
@@ -14,8 +16,9 @@ ROUTINGS = {
     "hard": "the vertical with the largest summed probability answers, its submodel runs on its rows alone",
     "soft": "every submodel runs on every row and answers with the vertical's probability times its own",
 }
-_KEYS = ("general", "routing", "verticals")
+_KEYS = ("general", "routing", "verticals", "thresholds")
 _MAX_BYTES = 2**20
+_NONE: Mapping = MappingProxyType({})
 RESERVED = ("general", "all", "outside", "pooled")  # beside verticals, in digests and tables
 
 
@@ -26,6 +29,12 @@ class ChainFile:
     general: Path
     verticals: dict[str, Path]
     routing: str
+    thresholds: dict[str, float]  # of some verticals, see `family.evaluation.routing`
+
+    @property
+    def members(self) -> dict[str, Path]:
+        """The folders of all members by name, the general model first."""
+        return {"general": self.general, **self.verticals}
 
 
 def read_chain(path: Path) -> ChainFile:
@@ -56,8 +65,27 @@ def read_chain(path: Path) -> ChainFile:
         raise UserError(f'{path}: [verticals] names at least one submodel, as in animals = "bundles/v2-b0-animals"; got {verticals!r}')
     for name in verticals:
         _check_name(name, path)
+    thresholds = fields.get("thresholds", {})
+    check_thresholds(thresholds, verticals, routing, path)
     general = _folder(path, "general", fields.get("general"))
-    return ChainFile(general, {name: _folder(path, f"verticals.{name}", value) for name, value in verticals.items()}, routing)
+    return ChainFile(general, {name: _folder(path, f"verticals.{name}", value) for name, value in verticals.items()}, routing, thresholds)
+
+
+def check_thresholds(thresholds: object, verticals: Collection[str], routing: str, path: Path) -> None:
+    """Refuse what a chain file can't hold as thresholds.
+
+    Raises:
+        UserError: says what is wrong.
+    """
+    if not isinstance(thresholds, dict):
+        raise UserError(f"{path}: [thresholds] holds a probability for a vertical, as in animals = 0.9; got {thresholds!r}")
+    if thresholds and routing != "hard":
+        raise UserError(f"{path}: [thresholds] say when a submodel is asked, and with {routing} routing each always is; use hard routing")
+    for name, value in thresholds.items():
+        if name not in verticals:
+            raise unknown_name(f"vertical in [thresholds] of {path}", name, list(verticals))
+        if isinstance(value, bool) or not isinstance(value, float | int) or not 0 < value <= 1:
+            raise UserError(f"{path}: thresholds.{name} is a probability above 0, at most 1; got {value!r}")
 
 
 def is_name(text: str) -> bool:
@@ -84,14 +112,14 @@ def _folder(path: Path, key: str, value: object) -> Path:
     return folder
 
 
-def write_chain(path: Path, general: Path, verticals: dict[str, Path], routing: str = "hard") -> None:
+def write_chain(path: Path, general: Path, verticals: dict[str, Path], routing: str = "hard", thresholds: Mapping[str, float] = _NONE) -> None:
     """Write a chain file, whole or not at all."""
-    text = chain_text(path, general, verticals, routing)
+    text = chain_text(path, general, verticals, routing, thresholds)
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
-def chain_text(path: Path, general: Path, verticals: dict[str, Path], routing: str = "hard") -> str:
+def chain_text(path: Path, general: Path, verticals: dict[str, Path], routing: str = "hard", thresholds: Mapping[str, float] = _NONE) -> str:
     """Return what a chain file holds. The members need not be there yet; their paths become relative to the file.
 
     Raises:
@@ -104,8 +132,10 @@ def chain_text(path: Path, general: Path, verticals: dict[str, Path], routing: s
         raise UserError(f"{path}: a chain needs the submodel of one vertical at least")
     for name in verticals:
         _check_name(name, path)
+    check_thresholds(dict(thresholds), verticals, routing, path)
     lines = [f"general = {_quoted_path(general, path)}", f'routing = "{routing}"', "", "[verticals]"]
     lines += [f'"{name}" = {_quoted_path(folder, path)}' for name, folder in verticals.items()]
+    lines += ["", "[thresholds]", *(f'"{name}" = {float(value)!r}' for name, value in thresholds.items())] if thresholds else []
     return "\n".join(lines) + "\n"
 
 

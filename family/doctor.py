@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 
-from family.machine import cpu_flags
+from family.machine import cpu_flags, n_cores
 
 WANTED = {
     "tensorflow": "2.18.1", "tf-keras": "2.18.0", "horovod": "0.28.1", "efficientnet": "1.1.1",
@@ -46,7 +46,7 @@ def describe_node() -> dict:
 
 def examine() -> tuple[dict, list[str]]:
     """Return what is there, and what would fail and how to mend it."""
-    found = {"python": sys.version.split()[0], "cores of this process": len(os.sched_getaffinity(0))}
+    found = {"python": sys.version.split()[0], "cores of this process": n_cores()}
     problems = []
     for package, version in WANTED.items():
         found[package] = _version(package)

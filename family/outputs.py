@@ -170,5 +170,5 @@ def read_json(path: Path):
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter of brackets in brackets in brackets
         raise UserError(f"{path} is not valid JSON: {error}") from error

@@ -5,8 +5,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 
-from tqdm import tqdm
-
 PLAIN_INTERVAL_S = 20
 
 
@@ -16,6 +14,8 @@ def progress(items: Iterable, what: str, total: int | None = None, unit: str = "
     if not shown:
         yield from items
     elif sys.stderr.isatty():
+        from tqdm import tqdm  # 50 ms, which commands without a bar do not need
+
         yield from tqdm(items, desc=what, total=total, unit=f" {unit}", delay=2, leave=False)
     else:
         yield from _plain(items, what, total, unit)

@@ -13,7 +13,10 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-settings.register_profile("family", deadline=None)  # a busy machine is no failure
+# A busy machine is no failure, and the same examples each time: a change is told by what it breaks. Others are looked for by
+# make test ARGS="-m hypothesis --hypothesis-profile=search"
+settings.register_profile("family", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None, max_examples=1000)
 settings.load_profile("family")
 
 REPOSITORY = Path(__file__).parent.parent
@@ -169,4 +172,5 @@ def write_bundle(photo):
     return write
 
 
+from family_of_three import family_of_three  # noqa: E402, F401  the fixture: bundles of a general model and two submodels
 from slurm_cluster import slurm  # noqa: E402, F401  the fixture: a real two-node SLURM, started on first use

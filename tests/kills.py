@@ -27,7 +27,7 @@ def killed_run(dataset: Path, run: Path, ranks: int, n_kills: int, n_steps: int,
     rows = []
     for wanted in after:
         process = start("train", dataset, "--out", run, *recipe, "--ranks", ranks, "--resume")
-        wait_until(lambda wanted=wanted: last_step(run, "checkpoint") >= wanted, process, f"step {wanted}")
+        wait_until(lambda wanted=wanted: len(events(run, "resumed")) > len(rows) and last_step(run, "checkpoint") >= wanted, process, f"step {wanted}")
         time.sleep(draw.uniform(0, 0.4))
         kill(process)
         rows.append({"ranks": ranks, "run": run.name, "killed_after_step": last_step(run, "checkpoint")})

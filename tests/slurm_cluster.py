@@ -71,6 +71,17 @@ class SlurmCluster:
         self._daemons: list[subprocess.Popen] = []
 
     def start(self) -> None:
+        """Start the daemons; once more with other ports, where somebody took one between its choice and its use."""
+        try:
+            self._start_all()
+        except AssertionError:
+            self.stop()
+            self._daemons.clear()
+            for path in self.folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            self._start_all()
+
+    def _start_all(self) -> None:
         for name in ("state", "spool-node1", "spool-node2"):
             (self.folder / name).mkdir()
         ports = dict(zip(("ctld_port", "port_1", "port_2", "port_3"), _free_ports(4), strict=True))
@@ -131,7 +142,7 @@ class SlurmCluster:
         done = self.run("scontrol", "update", f"nodename={node}", f"state={state}", "reason=test")
         assert done.returncode == 0, done.stderr
         if state == "resume":
-            self.wait_until(lambda: self.states()[node] in ("idle", "mixed", "allocated"), 40, f"{node} to be back")
+            self.wait_until(lambda: self.states().get(node) in ("idle", "mixed", "allocated"), 40, f"{node} to be back")
 
     def wait_for(self, job: str, *states: str, timeout_s: float = 60) -> dict[str, str]:
         """Wait until a job is in one of the states, and return what scontrol says of it."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.ablation import LONGEST, RATIO, long_tail, summarize, t_975, table, tail_figures, tree_figures
+from benchmarks.studies.ablation import LONGEST, RATIO, long_tail, summarize, t_975, table, tail_figures, tree_figures
 from family.data.ontology import from_leaves
 from family.evaluation.severity import severities
 

@@ -33,7 +33,7 @@ LIGHT = (
     "export.evaluate",
     "export.predict",
     "benchmarks.bench",
-    "benchmarks.peers",
+    "benchmarks.peers.comparing",
     "benchmarks.pick",
     "benchmarks.report",
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from trainings import family
 
-from benchmarks import at_size
+from benchmarks.studies import at_size
 from family.data.dataset import open_dataset
 from family.outputs import read_json
 

@@ -9,12 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 ort = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
-from benchmarks import peer_table  # noqa: E402
 from benchmarks.measurements import check_row  # noqa: E402
-from benchmarks.peers import LEAST_ROUNDS, PLAIN, SIDES, compare, same_measurement, time_rounds, wanted_sides  # noqa: E402
+from benchmarks.peers import table as peer_table  # noqa: E402
+from benchmarks.peers.comparing import (  # noqa: E402
+    LEAST_ROUNDS,
+    PLAIN,
+    PYTORCH,
+    SAVED_MODEL,
+    SIDES,
+    compare,
+    same_measurement,
+    time_rounds,
+    wanted_sides,
+)
 from benchmarks.report import write_report  # noqa: E402
-from benchmarks.sides import check_installed  # noqa: E402
-from export.bundle import open_bundle  # noqa: E402
+from benchmarks.training.sides import check_installed  # noqa: E402
+from export.bundle import Bundle, open_bundle  # noqa: E402
 from family.cli import main  # noqa: E402
 from family.data.dataset import open_dataset  # noqa: E402
 from family.data.importing import import_dataset  # noqa: E402
@@ -93,8 +103,11 @@ def folders(tmp_path_factory, write_source, write_bundle):
 
 def test_sides_are_those_that_can_be(folders):
     bundle = open_bundle(folders / "bundle")
-    assert wanted_sides(bundle, False, False) == ["ours-fp32", "ours-int8", "openvino-fp32", "openvino-bf16"]
-    assert wanted_sides(bundle, True, True) == list(SIDES)
+    torch = [PYTORCH] if bundle.card["variant"] == "b0" else []
+    assert wanted_sides(bundle, False, False) == ["ours-fp32", "ours-int8", *torch, "openvino-fp32", "openvino-bf16"]
+    assert wanted_sides(bundle, True, True, True) == [name for name in SIDES if name != SAVED_MODEL and (torch or name != PYTORCH)]
+    assert SAVED_MODEL in wanted_sides(Bundle(bundle.folder, {**bundle.card, "saved_model": {}}), False, False)
+    assert PYTORCH not in wanted_sides(Bundle(bundle.folder, {**bundle.card, "variant": "v2-b0"}), False, False)
     assert wanted_sides(open_bundle(folders / "no-fp32"), False, True)[:2] == ["ours-int8", PLAIN]
 
 
@@ -102,7 +115,7 @@ def test_the_plain_export_is_the_same_model_without_our_changes(tmp_path):
     pytest.importorskip("tf_keras", reason="TensorFlow is not installed")
     import onnx
 
-    from benchmarks.plain_export import convert_plainly
+    from benchmarks.peers.plain import convert_plainly
     from export.onnx import convert
     from family.models.builders import build_variant
 
@@ -123,7 +136,7 @@ def test_the_plain_export_is_the_same_model_without_our_changes(tmp_path):
     ("words", "told"),
     [
         ("--plain x.onnx", "give one, and --peers"),
-        ("--peers --plain x.onnx", "x.onnx is missing; `python -m benchmarks.plain_export RUN x.onnx` writes it"),
+        ("--peers --plain x.onnx", "x.onnx is missing; `python -m benchmarks.peers.plain RUN x.onnx` writes it"),
         ("--peers --rounds 5", "fewer than 6 have no 95 % interval"),
         ("--peers --provider cuda", "leave out --provider cuda"),
         ("--peers --scheme int8", "leave out --scheme int8"),

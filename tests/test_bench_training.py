@@ -1,6 +1,5 @@
 """`bench train` and `bench scaling`: that they run, what they print, and how turns become figures. No figure is judged."""
 
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -9,11 +8,12 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks.drawn import dataset_or_made_up, enough_rows, timed_recipe
-from benchmarks.scaling import ALONE, RANKS, interval_of_median, summarize_turn
-from benchmarks.scaling import summarize as summarize_scaling
-from benchmarks.training import same_setting
-from benchmarks.training import summarize as summarize_training
+from benchmarks.scaling.command import ALONE, RANKS, summarize_turn
+from benchmarks.scaling.command import summarize as summarize_scaling
+from benchmarks.training.command import same_setting
+from benchmarks.training.command import summarize as summarize_training
+from benchmarks.training.drawn import dataset_or_made_up, enough_rows, timed_recipe
+from export.speed import interval_of_median
 from family.cli import main
 from family.data.dataset import open_dataset
 
@@ -24,10 +24,6 @@ def dataset(tmp_path_factory):
         folder = tmp_path_factory.mktemp("bench") / "dataset"
         shutil.move(made_up.folder, folder)
     return folder
-
-
-def installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
 
 
 def process(s, n_steps):
@@ -111,9 +107,8 @@ def test_bench_train_prints_the_contract(dataset, tmp_path):
     assert json.loads((tmp_path / "r.jsonl").read_text())["kind"] == "training"
 
 
-def test_peers_that_are_not_installed_are_told_how_to_install(capsys):
-    if installed("torch") and installed("efficientnet_pytorch"):
-        pytest.skip("all peers are installed")
+def test_peers_that_are_not_installed_are_told_how_to_install(monkeypatch, capsys):
+    monkeypatch.setattr("benchmarks.training.sides._is_there", lambda package: package != "torch")
     assert main(["bench", "train", "--peers"]) == 2
     assert "pip install '.[peers]'" in capsys.readouterr().err
 
@@ -132,13 +127,13 @@ def test_bench_scaling_prints_the_contract(dataset, tmp_path):
 @pytest.fixture(scope="module")
 def head_phase(dataset):
     pytest.importorskip("tf_keras")
-    from benchmarks.head_phase import HeadPhase, head_recipe
+    from benchmarks.training.head_phase import HeadPhase, head_recipe
 
     return HeadPhase("lite0", "none", open_dataset(dataset).rows("train"), head_recipe(timed_recipe(32, 32), 2))
 
 
 def test_both_sides_of_the_head_phase_start_from_the_same_trunk(head_phase):
-    from benchmarks.keras_fit import FrozenFit
+    from benchmarks.training.keras_fit import FrozenFit
 
     ours = head_phase.build()
     fit = FrozenFit("lite0", head_phase.rows, head_phase.recipe, ours)
@@ -149,7 +144,7 @@ def test_both_sides_of_the_head_phase_start_from_the_same_trunk(head_phase):
 
 
 def test_head_phases_are_timed_and_compared_on_the_same_rows(head_phase, dataset):
-    from benchmarks.head_phase import VIEWS, measure_head_phase
+    from benchmarks.training.head_phase import VIEWS, measure_head_phase
 
     said = []
     found = measure_head_phase(open_dataset(dataset), "lite0", "none", head_phase.recipe, limit_s=600, say=said.append)
@@ -161,7 +156,7 @@ def test_head_phases_are_timed_and_compared_on_the_same_rows(head_phase, dataset
 
 
 def test_accuracies_differ_by_the_rows_where_one_side_alone_is_right():
-    compare = pytest.importorskip("benchmarks.head_phase", reason="TensorFlow is not installed").compare
+    compare = pytest.importorskip("benchmarks.training.head_phase", reason="TensorFlow is not installed").compare
     ours, theirs = np.array([1, 1, 1, 0, 0], bool), np.array([1, 0, 0, 1, 0], bool)
     found = compare({"ours": ours, "keras_fit": theirs}, np.array(list("aabcd")))
     assert (found["n_images"], found["ours"], found["keras_fit"]) == (5, 0.6, 0.4)

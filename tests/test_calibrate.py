@@ -94,4 +94,7 @@ def test_histograms_of_a_network_are_those_of_its_activations(tmp_path):
     assert not set(found) & {i.name for i in model.graph.initializer}
     embedding = np.concatenate([onnx.reference.ReferenceEvaluator(model).run(["embedding"], {"image": image[None]})[0] for image in images])
     assert found["embedding"].counts.sum() == embedding.size and found["embedding"].high == pytest.approx(embedding.max(), rel=1e-4)
+    np.testing.assert_allclose(found["embedding"].means, embedding.mean(axis=0), rtol=1e-4)
+    pixels = images.astype(np.float64).mean(axis=(0, 1, 2))
+    np.testing.assert_allclose(found["cast:0"].means, pixels, rtol=1e-6)
     assert found["cast:0"].high == images.max() and found["m/block1a_activation/Relu6:0"].low >= 0

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trainings import EXACT, family, weights_of
 
-from benchmarks.carrying import change_tree, epochs_to
+from benchmarks.studies.carrying import change_tree, epochs_to
 from family.card import write_card
 from family.data.ontology import from_leaves
 from family.errors import UserError

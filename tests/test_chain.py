@@ -1,33 +1,45 @@
 """Chains: what a chain file may say, what hard and soft routing answer, and the commands that take a chain."""
 
-import io
 import json
 
 import numpy as np
 import pyarrow.parquet
 import pytest
+from family_of_three import SIZES, SUBTREES, TREE
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from export.chain import Chain, join_members, open_any, open_chain
+from export import chain as chain_module
+from export.chain import Chain, Resized, join_members, open_any, open_chain
 from export.opening import Model
 from family.chains import read_chain, write_chain
 from family.cli import main
 from family.data.dataset import open_dataset
-from family.data.images import Preprocessing, decode_sizes
+from family.data.images import Preprocessing, decode_rgb, decode_sizes, resize
 from family.data.importing import import_dataset
 from family.data.ontology import from_leaves
 from family.errors import Failure, UserError
 from family.evaluation.routing import NONE, answer_hard, answer_soft, place, restrict, route
 from family.outputs import read_json, write_json
 
-TREE = from_leaves([
-    ("laptop", "Electronics/Computers/Laptops"), ("tower", "Electronics/Computers/Desktops"), ("phone", "Electronics/Phones"),
-    ("cat", "Animals/Pets/Cats"), ("dog", "Animals/Pets/Dogs"), ("art", "Art"),
-])  # fmt: skip
-SUBTREES = {"electronics": ["Electronics"], "animals": ["Animals"]}
-SIZES = {"general": 32, "electronics": 24, "animals": 40}
+
+def test_an_image_is_resized_for_the_members_that_answer_it_alone(family_of_three, monkeypatch):
+    chain = open_chain(family_of_three / "hard.toml", "fp32", "cpu", 1)
+    sizes = []
+    monkeypatch.setattr(chain_module, "resize", lambda image, how: (sizes.append(how.resolution_px), resize(image, how))[1])
+    seen = set()
+    for path in sorted((family_of_three / "data" / "images").rglob("*.png"))[:40]:
+        data, asked = path.read_bytes(), []
+        sizes.clear()
+        images = Resized([decode_rgb(data)])
+        answer = chain.hand_over(chain.predict_general(images), images, lambda name, n, asked=asked: asked.append(name))[0]
+        assert sizes == [SIZES["general"], *(SIZES[name] for name in asked)] and len(asked) <= 1
+        assert (chain.answer(data) == answer).all()
+        all_sizes = {how: image[None] for how, image in decode_sizes(data, chain.hows).items()}
+        assert (chain.predict(all_sizes)[0] == answer).all()
+        seen |= set(asked)
+    assert seen == {"electronics", "animals"}
 
 
 @st.composite
@@ -50,6 +62,19 @@ def routed(p: np.ndarray, parts: list) -> int:
     sums = {NONE: sum(float(p[leaf]) for leaf in range(len(p)) if leaf not in inside)}
     sums |= {k: sum(float(p[leaf]) for leaf in part) for k, part in enumerate(parts)}
     return max(sums, key=sums.get)
+
+
+@given(answers(), st.lists(st.sampled_from([0.2, 0.5, 0.9, np.inf]), min_size=3, max_size=3))
+def test_with_thresholds_a_submodel_is_asked_only_where_the_general_model_is_less_sure(drawn, limits):
+    general, parts, subs = drawn
+    limits, asked = limits[: len(parts)], []
+    found = answer_hard(general, parts, lambda k, rows: (asked.extend((k, row) for row in rows), subs[k][rows])[1], limits)
+    without = answer_hard(general, parts, lambda k, rows: subs[k][rows])
+    for row, p in enumerate(general):
+        k = routed(p, parts)
+        is_asked = k != NONE and p.max() < limits[k]
+        assert ((k, row) in asked) == is_asked
+        np.testing.assert_array_equal(found[row], without[row] if is_asked or k == NONE else general[row])
 
 
 @given(answers())
@@ -188,7 +213,7 @@ GOOD = 'general = "g"\n[verticals]\nanimals = "a"\n'
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('genral = "g"\n' + GOOD, "unknown key in .*'genral'. Did you mean 'general'. Allowed: general, routing, verticals"),
+        ('genral = "g"\n' + GOOD, "unknown key in .*'genral'. Did you mean 'general'. Allowed: general, routing, thresholds, verticals"),
         ('routing = "harder"\n' + GOOD, "Did you mean 'hard'. Allowed: hard, soft"),
         ("routing = 1\n" + GOOD, "Allowed: hard, soft"),
         ('general = "g"\n', "names at least one submodel"),
@@ -204,6 +229,11 @@ GOOD = 'general = "g"\n[verticals]\nanimals = "a"\n'
         ('general = "none"\n[verticals]\nanimals = "a"\n', "there is no folder .*none"),
         (f'general = "{"g" * 5000}"\n[verticals]\nanimals = "a"\n', "there is no folder"),
         ('general = "chain.toml"\n[verticals]\nanimals = "a"\n', "there is no folder"),
+        ('general = "g"\n[verticals]\nanimals = "a"\n[thresholds]\nanimls = 0.9\n', "unknown vertical in .thresholds.*'animls'. Did you mean 'animals'"),
+        ('general = "g"\n[verticals]\nanimals = "a"\n[thresholds]\nanimals = 90\n', "thresholds.animals is a probability above 0, at most 1; got 90"),
+        ('general = "g"\n[verticals]\nanimals = "a"\n[thresholds]\nanimals = true\n', "is a probability"),
+        ('general = "g"\nthresholds = 0.5\n[verticals]\nanimals = "a"\n', "holds a probability for a vertical"),
+        ('general = "g"\nrouting = "soft"\n[verticals]\nanimals = "a"\n[thresholds]\nanimals = 0.9\n', "with soft routing each always is"),
         ("general = g", "is no TOML"),
         ("general = " + "[" * 100_000, "is no TOML"),
         ("# " + "x" * 2**20, "larger than 1 MB"),
@@ -244,35 +274,6 @@ def test_what_is_written_is_read_again_from_anywhere(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="Did you mean 'soft'"):
         write_chain(tmp_path / "bad.toml", tmp_path / "g", folders, "sofd")
     assert not (tmp_path / "bad.toml").exists()
-
-
-@pytest.fixture(scope="module")
-def family_of_three(tmp_path_factory, write_source, write_bundle):
-    """A dataset of flat photos, a bundle for the whole tree and one for each of two verticals, all of other sizes, and both chains."""
-    folder = tmp_path_factory.mktemp("chain")
-    rng = np.random.default_rng(0)
-    rows, images = [], {}
-    for k in range(96):
-        buffer = io.BytesIO()
-        Image.new("RGB", (48, 40), tuple(int(v) for v in rng.integers(0, 256, 3))).save(buffer, "PNG")
-        rows.append(
-            {
-                "listing_id": f"{k // 2:02}",
-                "image": f"{k}.png",
-                "category": TREE.leaves[k // 2 % 6],
-                "split": "test" if k >= 12 else "train",
-            }
-        )
-        images[f"{k}.png"] = buffer.getvalue()
-    leaves = [(leaf, TREE.path_of[leaf]) for leaf in TREE.leaves]
-    import_dataset(write_source(folder / "src", rows, ontology=leaves, images=images), folder / "data")
-    for scope, px in SIZES.items():
-        tree = TREE.subset(SUBTREES[scope]) if scope in SUBTREES else TREE
-        changes = {"scope": scope, "subtrees": SUBTREES.get(scope), "dataset": {"ontology_digest": TREE.digest}}
-        write_bundle(folder / scope, tree, px, schemes=("fp32", "int8"), **changes)
-    for routing in ("hard", "soft"):
-        write_chain(folder / f"{routing}.toml", folder / "general", {name: folder / name for name in SUBTREES}, routing)
-    return folder
 
 
 def hand_over(found: np.ndarray, general: np.ndarray, part: list, sub: np.ndarray) -> None:
@@ -347,9 +348,9 @@ def test_evaluate_takes_a_chain(family_of_three, chained, tmp_path, capsys, rout
     assert verticals["all"]["ways"][routing]["levels"]["2"]["summed"]["macro"]["share"] == metrics["levels"]["2"]["summed"]["macro"]
     assert (verticals["routing_of_chain"], set(verticals["members"])) == (routing, {"general", *SUBTREES})
     assert verticals["routing"]["verticals"]["animals"]["n"] == verticals["verticals"]["animals"]["n"] == 28
-    before = (out / "verticals.json").stat()
+    before = (out / "verticals.json").stat().st_mtime_ns
     assert main(["evaluate", str(chain), str(data), "--out", str(out), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == metrics and (out / "verticals.json").stat() == before
+    assert json.loads(capsys.readouterr().out) == metrics and (out / "verticals.json").stat().st_mtime_ns == before
     other = family_of_three / ("soft.toml" if routing == "hard" else "hard.toml")
     assert main(["evaluate", str(other), str(data), "--out", str(out)]) == 2
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from trainings import EXACT, events, family, weights_of
 
-from benchmarks import compressing
+from benchmarks.studies import compressing
 from family.recipe import make_recipe, read_recipe
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")

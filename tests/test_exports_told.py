@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import exports
+from benchmarks.measurements import read_rows
 from benchmarks.readme import splice
+from benchmarks.studies import exports
+from benchmarks.studies.exports_page import MARKS, render, write_tables
 from family.data.dataset import Rows
 from family.data.ontology import from_leaves
 from family.errors import UserError
@@ -59,7 +61,7 @@ def test_an_evaluation_of_other_rows_is_refused(evaluations):
 
 def test_what_an_export_refused_is_told():
     result = {"dataset": {"name": "d"}, "members": [{"name": "b0-128-general", "refused": "fail"}, told("v2-b0-128-general")]}
-    page = exports.render(result)
+    page = render(result)
     assert "| b0-128-general | refused: fail |" in page and "| v2-b0-128-general | 89 | 2 | 0 | 3 | 0.20 | 7.0 (0.29) | 1.70 (1.60 to 1.80) | pass |" in page
     assert "| v2-b0-128-general | micro | -0.10 (-0.30 to +0.10) |\n|  | macro |  |" in page
     assert "| chosen | percentile 99.99 | block1a | QDQ | 0.0031 | 99.2% | 7.0 | 1.00 | 95.0% | 92.0% |" in page
@@ -85,9 +87,10 @@ def test_candidates_are_read_as_numbers(tmp_path):
     assert exports.read_candidates(tmp_path / "none.csv") == []
 
 
-def test_the_page_holds_the_tables_of_the_checked_in_result():
-    result = json.loads((ROOT / "benchmarks" / "results" / "exports.json").read_text(encoding="utf-8"))
+def test_the_page_holds_the_tables_of_the_checked_in_results():
+    results = ROOT / "benchmarks" / "results"
+    result, versus = (json.loads((results / name).read_text(encoding="utf-8")) for name in ("exports.json", "versus-224.json"))
     page = (ROOT / "export" / "README.md").read_text(encoding="utf-8")
-    assert splice(page, exports.render(result), *exports.MARKS) == page and result["members"]
+    assert write_tables(page, result, read_rows([results / "peers-224-amd-epyc-2.jsonl"]), versus) == page and result["members"]
     with pytest.raises(UserError, match="no section"):
-        splice("text", "section", *exports.MARKS)
+        splice("text", "section", *MARKS)

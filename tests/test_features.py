@@ -2,7 +2,7 @@
 
 import fcntl
 import json
-import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -113,13 +113,17 @@ def test_runs_share_features_at_any_number_of_ranks(dataset, tmp_path):
 
 
 def test_a_run_waits_for_another_one_at_the_same_features_until_a_signal_comes(dataset, trunk, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(features, "_POLL_S", 0.01)
-    wishes = Wishes()
+    wishes, slept = Wishes(), []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        wishes.come_back = len(slept) == 3
+
+    monkeypatch.setattr(features, "time", SimpleNamespace(sleep=sleep))
     with open(tmp_path / ".lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        threading.Timer(0.3, lambda: setattr(wishes, "come_back", True)).start()
         assert compute_features(extraction(dataset, trunk, wishes), tmp_path) == (None, False)
-    assert "waiting for another run" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("waiting for another run") == 1 and len(slept) == 3
 
 
 def test_a_note_of_rows_that_are_gone_is_not_believed(dataset, trunk, tmp_path):

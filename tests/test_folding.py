@@ -1,4 +1,7 @@
-"""Preprocessing, BatchNorm and a part of hard-swish inside convolutions: the same answers, borders included, from a graph without them."""
+"""Preprocessing, BatchNorm and a part of hard-swish inside convolutions: the same answers, borders included, from a graph without them.
+
+And one file from the same weights, however the converter ordered and named what it made.
+"""
 
 import numpy as np
 import pytest
@@ -7,7 +10,7 @@ pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 import onnxruntime as ort  # noqa: E402
 
-from export.onnx import fold_batchnorm, fold_hard_swish, fold_preprocessing  # noqa: E402
+from export.onnx import _without_counters, fold_batchnorm, fold_hard_swish, fold_preprocessing, settle  # noqa: E402
 from export.verify import hostile_images  # noqa: E402
 
 PX = 24
@@ -129,3 +132,60 @@ def test_batchnorm_is_folded_into_its_convolution():
 def test_batchnorm_of_what_others_use_stays():
     assert fold_batchnorm(batchnorm("y", make("Relu", ["y"], ["also"]))) == 0
     assert fold_batchnorm(batchnorm("x3")) == 0, "of no convolution"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_same_graph_is_the_same_file_in_whatever_order_it_was_made(seed):
+    """The converter's order of nodes, its names of constants and which of equal ones it keeps follow addresses in memory."""
+
+    def made() -> onnx.ModelProto:
+        model = graph([0.0171, 0.0175, 0.0174], [-2.1, -2.0, -1.8], also=[make("Relu", ["y"], ["z"]), make("Neg", ["y"], ["t"]), make("Abs", ["y"], ["u"])])
+        for k, node in enumerate(model.graph.node):
+            node.name = f"node{k}__7"
+        del model.graph.initializer[2:]
+        arrays = {"w": np.ones((9, 3, 3, 3), np.float32), "b": np.ones(9, np.float32)}
+        model.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in arrays.items())
+        return model
+
+    model, other, rng = made(), made(), np.random.default_rng(seed)
+    names = {tensor.name: f"const_fold_opt__{rng.integers(1e6)}" for tensor in other.graph.initializer}
+    for node in other.graph.node:
+        node.name = node.name.replace("__7", f"__{rng.integers(1e6)}")
+        node.input[:] = [names.get(name, name) for name in node.input]
+    tensors, nodes = list(other.graph.initializer), list(other.graph.node)
+    for tensor in tensors:
+        tensor.name = names[tensor.name]
+    shuffled = [onnx.TensorProto.FromString(tensors[k].SerializeToString()) for k in rng.permutation(len(tensors))]
+    waiting, ready, ordered = list(nodes), {"image"}, []
+    while waiting:
+        able = [node for node in waiting if all(name in ready or name in names.values() for name in node.input)]
+        ordered.append(able[rng.integers(len(able))])
+        waiting.remove(ordered[-1])
+        ready |= set(ordered[-1].output)
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
+    del other.graph.initializer[:], other.graph.node[:]
+    other.graph.initializer.extend(shuffled)
+    other.graph.node.extend(copies)
+    assert other.SerializeToString(deterministic=True) != model.SerializeToString(deterministic=True)
+    wanted = answer(model)
+    settle(model)
+    settle(other)
+    assert other.SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
+    assert (answer(other) == wanted).all() and len(other.graph.node) == len(nodes)
+
+
+def test_names_lose_the_converters_numbers_and_stay_apart():
+    assert _without_counters(["a__7", "a", "a__9:0", "b__1__2", "b__3", "c", "c"], {"b_2"}) == ["a_2", "a", "a:0", "b", "b_3", "c", "c_2"]
+    assert _without_counters(["embedding__4"], {"embedding"}) == ["embedding_2"], "an output of the graph has that name"
+
+
+def test_nodes_without_names_keep_arrays_of_their_own():
+    value = onnx.helper.make_tensor_value_info
+    nodes = [make("Add", ["x", "three"], ["s"]), make("Mul", ["s", "five"], ["y__3"]), make("Identity", ["y__3"], ["y"])]
+    arrays = [onnx.numpy_helper.from_array(np.float32(number), name) for number, name in ((3, "three"), (5, "five"))]
+    made = onnx.helper.make_graph(nodes, "g", [value("x", onnx.TensorProto.FLOAT, ["N"])], [value("y", onnx.TensorProto.FLOAT, ["N"])], arrays)
+    model = onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    settle(model)
+    onnx.checker.check_model(model, full_check=True)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert session.run(["y"], {"x": np.float32([1, 2])})[0].tolist() == [20, 25]

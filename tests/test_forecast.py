@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from benchmarks.fabric import SIZES, fit, to_toml
-from benchmarks.forecast import Fabric, Interval, all_reduce_s, compare_published, read_fabric, step_time_s, unexplained
+from benchmarks.scaling.fabric import SIZES, fit, to_toml
+from benchmarks.scaling.forecast import Fabric, Interval, all_reduce_s, compare_published, read_fabric, step_time_s, unexplained
 from family.cli import main
 from family.errors import UserError
 

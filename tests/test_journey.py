@@ -45,8 +45,11 @@ def test_a_bundle_answers_as_its_run(place):
     bundle = json.loads(family("evaluate", place / "bundle", place / "dataset", "--out", place / "of-bundle", "--json").stdout)
     assert run["top1"] == bundle["top1"] and run["levels"] == bundle["levels"]
     ours, theirs = (pq.read_table(place / name / "predictions.parquet").to_pydict() for name in ("of-run", "of-bundle"))
-    assert ours["top_ids"] == theirs["top_ids"]
     np.testing.assert_allclose(np.array(ours["top_probabilities"]), np.array(theirs["top_probabilities"]), atol=1e-5)
+    for ids, others, p in zip(ours["top_ids"], theirs["top_ids"], ours["top_probabilities"], strict=True):
+        apart = np.abs(np.diff(p)) > 2e-5  # of its neighbours; who is as probable as another may change places with it
+        clear = np.concatenate([[True], apart]) & np.concatenate([apart, [False]])
+        assert [a for a, sure in zip(ids, clear, strict=True) if sure] == [b for b, sure in zip(others, clear, strict=True) if sure]
     assert run["top1"]["micro"] <= run["levels"]["1"]["micro"] + 1e-9
 
 
@@ -74,7 +77,9 @@ def test_the_card_tells_how_the_export_was_checked(place):
         rows = list(csv.DictReader(file))
     (chosen,) = (row for row in rows if row["chosen"] == "True")
     timed = [row for row in rows if row["relative_time"]]
-    cost = {id(row): max(float(row["divergence"]), 0.001) * float(row["relative_time"]) ** 5 for row in timed}
+    from export.search import score
+
+    cost = {id(row): score({key: float(row[key]) for key in ("divergence", "relative_time")}) for row in timed}
     best = min((row for row in timed if row["format"] == "QDQ"), key=lambda row: cost[id(row)])
     assert chosen is best or (chosen["format"] == "QOperator" and cost[id(chosen)] < cost[id(best)])
     assert len(rows) == made["n_candidates"] > 30 and len(timed) >= 3
@@ -118,12 +123,34 @@ def test_results_are_reported_and_picked_from(place):
     assert len(rows) == 6, "a repeated measurement replaces the old one"
     report = Path(family("report", results, "--out", place / "report").stdout.splitlines()[-1])
     assert report.name == "report.html" and report.is_file()
-    picked = json.loads(family("pick", results, "--budget-ms", 10000, "--copy-to", place / "best", "--json").stdout)
-    p50 = {row["scheme"]: row["latency_ms"]["p50"] for row in rows if row["kind"] == "latency"}
-    worth_it = [scheme for scheme in p50 if scheme == "fp32" or p50[scheme] < p50["fp32"]]
+    picked = json.loads(family("pick", results, "--budget-ms", 10000, "--allow-invalid", "--copy-to", place / "best", "--json").stdout)
+    speeds = {row["scheme"]: row["against_fp32"] for row in rows if row["kind"] == "latency"}
+    worth_it = [scheme for scheme, speed in speeds.items() if scheme == "fp32" or speed["ratio"] > 1]
     assert picked["accuracy"] == max(row["metrics"]["top1"]["micro"] for row in rows if row["kind"] == "accuracy" and row["scheme"] in worth_it)
-    assert "nothing fits" in family("pick", results, "--budget-ms", 0.001, code=3).stderr
+    assert "nothing fits" in family("pick", results, "--budget-ms", 0.001, "--allow-invalid", code=3).stderr
     assert json.loads((place / "best" / "card.json").read_text())["serve"]["scheme"] == picked["scheme"]
+
+
+def test_the_same_model_is_timed_in_keras_beside_our_files(place):
+    results = place / "peers.jsonl"
+    words = ("bench", place / "bundle", "--out", results, "--data", place / "dataset", "--min-seconds", 0, "--peers", "--rounds", 6)
+    assert "and the bundle is of" in family(*words, "--run", _other_run(place), code=2).stderr
+    family(*words, "--run", place / "run")
+    rows = {row["side"]: row for row in map(json.loads, results.read_text().splitlines()) if row["kind"] == "peer"}
+    keras = rows["keras"]
+    assert {"ours-fp32", "ours-int8", "keras"} <= set(rows) and keras["versions"]["tensorflow"]
+    assert keras["answers"]["agreement"] >= 0.99 and keras["answers"]["max_dp"] < 1e-3
+    assert keras["metrics"]["top1"] == json.loads((place / "of-run" / "metrics.json").read_text())["top1"]
+    assert keras["against"]["fp32"]["ratio"] > 0 and keras["against"]["fp32"]["interval"][0] <= keras["against"]["fp32"]["ratio"]
+    assert "Keras, a traced call" in Path(family("report", results, "--out", place / "peers").stdout.splitlines()[-1]).read_text()
+
+
+def _other_run(place: Path) -> Path:
+    """Return a folder whose card is of another run."""
+    shutil.copytree(place / "run", place / "other")
+    card = json.loads((place / "other" / "card.json").read_text())
+    (place / "other" / "card.json").write_text(json.dumps({**card, "name": "b9-48-general"}))
+    return place / "other"
 
 
 def test_what_was_picked_predicts(place):
@@ -152,7 +179,7 @@ def test_the_light_path_predicts_without_tensorflow(place, tmp_path):
             shutil.copyfile(ROOT / name, checkout / name)
     venv.create(tmp_path / "env", with_pip=True)
     python = tmp_path / "env" / "bin" / "python"
-    install = [python, "-m", "pip", "install", "-q", "-c", checkout / ".ci" / "constraints.txt", f"{checkout}[serve]"]
+    install = [python, "-m", "pip", "install", "-q", "--retries", "10", "--timeout", "60", "-c", checkout / ".ci" / "constraints.txt", f"{checkout}[serve]"]
     installed = subprocess.run(install, capture_output=True, text=True, timeout=600)
     assert installed.returncode == 0, installed.stderr[-2000:]
     packages = subprocess.run([python, "-m", "pip", "list"], capture_output=True, text=True).stdout.lower()

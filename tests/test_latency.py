@@ -1,8 +1,8 @@
-"""Latency: members in turns, and statistics that are what they are called."""
+"""Latency: scenarios on a clock that goes on only when somebody works, statistics that are what they are called, and what `family bench` writes."""
 
 import json
 import math
-from types import SimpleNamespace
+import threading
 
 import numpy as np
 import pytest
@@ -11,14 +11,20 @@ from hypothesis import strategies as st
 
 from benchmarks.boards import boards
 from benchmarks.measurements import read_rows
+from benchmarks.report import write_report
 from export.bundle import open_bundle, sha256_of, write_samples
 from family.cli import is_done, main
 from family.data.dataset import open_dataset
 from family.data.importing import import_dataset
-from family.outputs import read_json
+from family.outputs import read_json, write_json
 
+onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
-from benchmarks.latency import BLOCK, MIN_SAMPLES, WARMUP, measure_throughput, summarize, time_members, upper_bound  # noqa: E402
+from benchmarks.timing.gpu import Watch  # noqa: E402
+from benchmarks.timing.rows import _rows_of_turns  # noqa: E402
+from benchmarks.timing.scenarios import TURN, Plan, arrivals, serve, time_members, time_offline, warm  # noqa: E402
+from benchmarks.timing.statistics import MIN_SAMPLES, effective_number, summarize, upper_bound  # noqa: E402
+from benchmarks.timing.trust import Counters  # noqa: E402
 
 
 class Clock:
@@ -31,18 +37,27 @@ class Clock:
         return self.now
 
 
-def worker(name: str, clock: Clock, decode_ms: float, model_ms: float, calls: list):
-    """Return a predictor that takes its time on a fake clock and notes each call."""
+def pipeline(name: str, clock: Clock, calls: list, **stages_ms) -> dict:
+    """Return stages that take their time on a fake clock; the last one notes its query. A time may be a function of the query."""
 
-    def decode(data):
-        clock.now += decode_ms / 1000
-        return data
+    def stage(which: str, ms):
+        def take(query):
+            clock.now += (ms(query) if callable(ms) else ms) / 1000
+            if which == list(stages_ms)[-1]:
+                calls.append((name, query))
+            return query
 
-    def predict(pixels):
-        clock.now += model_ms / 1000
-        calls.append((name, pixels))
+        return take
 
-    return SimpleNamespace(decode=decode, predict=predict, predict_bytes=lambda data: predict(decode(data)))
+    return {which: stage(which, ms) for which, ms in stages_ms.items()}
+
+
+def nothing_known() -> Counters:
+    return Counters(0.0, 0.0, None, None, None)
+
+
+def timed(pipelines, queries, plan, clock) -> list:
+    return time_members(pipelines, queries, plan, clock, nothing_known)
 
 
 @given(st.lists(st.floats(0.01, 1e5), min_size=1, max_size=500))
@@ -52,7 +67,8 @@ def test_percentiles_are_numpys(samples):
     for q in (50, 90, 95, 99):
         assert found[f"p{q}"] == pytest.approx(np.percentile(samples, q))
     assert found["mean"] == pytest.approx(np.mean(samples))
-    assert (found["upper"] is None) == (len(samples) < 299)
+    assert (found["upper"] is None) == (len(samples) < 299) and found["upper"] == found["uppers"]["p99"]
+    assert all(bound is None or bound >= found[name] * (1 - 1e-12) for name, bound in found["uppers"].items())
     if found["upper"] is not None:
         assert found["p50"] <= found["p90"] <= found["p95"] <= found["p99"] * (1 + 1e-12) and found["p99"] <= found["upper"] * (1 + 1e-12)
         assert found["upper"] in samples
@@ -93,37 +109,143 @@ def test_the_bound_holds_as_often_as_it_says(n, quantile):
 @pytest.mark.parametrize("n", [300, 333, 400])
 def test_stages_are_timed_apart_and_members_take_turns(n):
     clock, calls = Clock(), []
-    members = [worker("a", clock, 2, 7, calls), worker("b", clock, 1, 30, calls), worker("c", clock, 0.5, 4, calls)]
-    images = [[b"1", b"2", b"3"], [b"4"], [b"5", b"6"]]
-    found = time_members(members, images, n, clock)
-    for samples, decode, model in zip(found, (2, 1, 0.5), (7, 30, 4), strict=True):
-        assert samples["decode"] == pytest.approx([decode] * n) and samples["model"] == pytest.approx([model] * n)
-    timed = calls[3 * WARMUP :]
-    assert [name for name, _ in calls[: 3 * WARMUP]] == ["a"] * WARMUP + ["b"] * WARMUP + ["c"] * WARMUP
-    turns = [name for k, (name, _) in enumerate(timed) if k == 0 or timed[k - 1][0] != name]
-    assert len(timed) == 3 * n and len(turns) >= 2 * math.ceil(n / BLOCK)
-    for start in range(0, 3 * BLOCK * (n // BLOCK), 3 * BLOCK):  # in each round everyone has a turn, in an order that changes
-        assert {name for name, _ in timed[start : start + 3 * BLOCK]} == {"a", "b", "c"}
-    assert len({tuple(name for name, _ in timed[s : s + 3 * BLOCK : BLOCK]) for s in range(0, 3 * n - 3 * BLOCK, 3 * BLOCK)}) > 1
-    assert [data for name, data in timed if name == "a"] == [images[0][k % 3] for k in range(n)]
+    members = [pipeline(name, clock, calls, decode=a, model=b) for name, a, b in (("a", 2, 7), ("b", 1, 30), ("c", 0.5, 4))]
+    queries = [[b"1", b"2", b"3"], [b"4"], [b"5", b"6"]]
+    turns = timed(members, queries, Plan(n, 0), clock)
+    for member, (decode, model) in enumerate(((2, 7), (1, 30), (0.5, 4))):
+        own = [turn for turn in turns if turn.member == member]
+        assert np.concatenate([turn.samples_ms["decode"] for turn in own]) == pytest.approx([decode] * n)
+        assert np.concatenate([turn.samples_ms["model"] for turn in own]) == pytest.approx([model] * n)
+        assert np.concatenate([turn.total_ms for turn in own]) == pytest.approx([decode + model] * n)
+    one = TURN + 1  # the first is not timed: its caches are those of the member before
+    for start in range(0, 3 * one * (n // TURN), 3 * one):  # in each round everyone has a turn, in an order that changes
+        assert {name for name, _ in calls[start : start + 3 * one]} == {"a", "b", "c"}
+    assert len({tuple(name for name, _ in calls[s : s + 3 * one : one]) for s in range(0, 3 * one * (n // TURN), 3 * one)}) > 1
+    own = [data for name, data in calls if name == "a"]
+    timed_ones = [data for k, data in enumerate(own) if k % one]
+    assert timed_ones == [queries[0][k % 3] for k in range(n)] and own[0] == timed_ones[0]
+
+
+def test_the_first_query_of_a_turn_is_not_timed():
+    clock, calls = Clock(), []
+    members = [pipeline(name, clock, calls, model=lambda _, name=name: 90 if not calls or calls[-1][0] != name else 5) for name in "ab"]
+    turns = timed(members, [[0], [0]], Plan(300, 0), clock)
+    assert all((turn.total_ms < 6).all() for turn in turns)
+
+
+def test_a_fast_member_is_timed_long_enough_without_the_slow_one():
+    clock, calls = Clock(), []
+    members = [pipeline("fast", clock, calls, model=1), pipeline("slow", clock, calls, model=100)]
+    timed(members, [[0], [0]], Plan(300, 2.0), clock)
+    assert sum(called == "slow" for called, _ in calls) == 300 + 6
+    assert sum(called == "fast" for called, _ in calls) in (2000 + 40, 2050 + 41), "2 s, and one turn where they add up to a little less"
+
+
+def test_warming_ends_when_two_turns_are_equally_fast():
+    clock, calls = Clock(), []
+    steady = pipeline("a", clock, calls, model=5)
+    assert warm(steady, [0], clock) == (20, True)
+    n_calls = iter(range(10**6))
+    falling = pipeline("a", clock, calls, model=lambda query: 5 + 20 * 0.9 ** next(n_calls))
+    n, is_steady = warm(falling, [0], clock)
+    assert 40 <= n <= 80 and is_steady
+    restless = pipeline("a", clock, calls, model=lambda query: 5 * (1 + next(n_calls) // 10 % 2))
+    assert warm(restless, [0], clock) == (200, False)
+    n_calls = iter(range(10**6))
+    late = pipeline("a", clock, calls, model=lambda query: 5 * (1 + min(next(n_calls), 189) // 10 % 2))
+    assert warm(late, [0], clock) == (200, True), "the last turn is like the one before"
 
 
 def test_a_slow_image_shows_in_the_tail():
     clock, calls = Clock(), []
-    member = worker("a", clock, 0, 5, calls)
-    slow = worker("a", clock, 0, 500, calls)
-    member.predict = lambda pixels, fast=member.predict: (slow if pixels == b"slow" else SimpleNamespace(predict=fast)).predict(pixels)
-    (found,) = time_members([member], [[b"fast"] * 49 + [b"slow"]], 400, clock)
-    assert sorted(set(found["model"].round(6))) == [5, 500] and np.sum(found["model"] > 100) == 8
-    assert summarize(found["model"])["p50"] == pytest.approx(5) and summarize(found["model"])["p99"] == pytest.approx(500)
+    member = pipeline("a", clock, calls, model=lambda query: 500 if query == b"slow" else 5)
+    turns = timed([member], [[b"fast"] * 49 + [b"slow"]], Plan(400, 0), clock)
+    samples = np.concatenate([turn.total_ms for turn in turns])
+    assert sorted(set(samples.round(6))) == [5, 500] and np.sum(samples > 100) == 8 and len(samples) == 400
+    assert summarize(samples)["p50"] == pytest.approx(5) and summarize(samples)["p99"] == pytest.approx(500)
 
 
-def test_throughput_is_images_over_time():
-    calls = []
-    member = SimpleNamespace(decode=lambda data: np.zeros((1, 2, 2, 3), np.uint8), predict=lambda pixels: calls.append(len(pixels)))
-    found = measure_throughput(member, [b"x", b"y"], 8, seconds=0.02)
-    assert found["batch"] == 8 and set(calls) == {8}
-    assert found["images_per_s"] >= 8 * (len(calls) - 1) / 0.5
+def test_a_row_holds_what_numpy_makes_of_the_raw_samples():
+    clock, calls, rng = Clock(), [], np.random.default_rng(3)
+    members = [pipeline(name, clock, calls, decode=lambda _: rng.exponential(2), model=lambda _, base=base: base + rng.exponential(3))
+               for name, base in (("fp32", 20), ("int8", 10))]  # fmt: skip
+    turns = timed(members, [[0]] * 2, Plan(400, 0), clock)
+    about = [{"bundle": "b", "scheme": scheme, "agreement": 1.0, "machine": {"cores": 2}, "threads": 1, "provider": "cpu",
+              "placement": {"convolutions": {"cpu": 3}}} for scheme in ("fp32", "int8")]  # fmt: skip
+    rows = _rows_of_turns(about, turns, 1, [(20, True), (200, False)], Watch(False))
+    for member, row in enumerate(rows):
+        raw = np.concatenate([sum(turn.samples_ms.values()) for turn in turns if turn.member == member])
+        assert row["n"] == len(raw) == 400 and row["stages_ms"].keys() == {"decode", "model"}
+        for q in (50, 90, 95, 99):
+            assert row["latency_ms"][f"p{q}"] == pytest.approx(np.percentile(raw, q)) and row["latency_ms"]["uppers"][f"p{q}"] in raw
+    pairs = zip([t for t in turns if t.member == 0], [t for t in turns if t.member == 1], strict=True)
+    assert rows[1]["against_fp32"]["ratio"] == pytest.approx(np.median([np.median(a.total_ms) / np.median(b.total_ms) for a, b in pairs]))
+    assert rows[0]["against_fp32"] is None and rows[1]["against_fp32"]["interval"][0] > 1.3
+
+
+@pytest.mark.parametrize("rate", [20, 60, 95, 150])
+def test_a_queue_of_one_worker_is_lindleys(rate):
+    """Waiting by Lindley's recursion: what is left of the one before's waiting and service when the next comes."""
+    clock, calls, rng = Clock(), [], np.random.default_rng(0)
+    service = rng.uniform(5, 15, 400)  # 10 ms: 100 a second
+
+    def sleep(seconds: float) -> None:
+        clock.now += seconds
+
+    due = arrivals(rate, 400)
+    waited, took = serve(pipeline("a", clock, calls, answer=lambda k: service[k]), range(400), due, 1, clock, sleep)
+    assert took == pytest.approx(service) and [k for _, k in calls] == list(range(400))
+    expected = [service[0]]
+    for k in range(1, 400):
+        expected.append(max(0.0, expected[-1] - 1000 * (due[k] - due[k - 1])) + service[k])
+    assert waited == pytest.approx(expected)
+    assert (np.median(waited) > 100) == (rate > 100), "more than it can answer queues up without end"
+
+
+def test_waiting_times_count_as_fewer_samples_and_their_bound_is_wider():
+    rng = np.random.default_rng(0)
+    free = [rng.exponential(1, 400) for _ in range(4)]
+    assert 1000 < effective_number(free) <= 1600
+    alike = []
+    for _ in range(4):  # each 0.9 of the one before: (1 - 0.9) / (1 + 0.9) of them are worth as much
+        x, own = 0.0, []
+        for e in rng.normal(size=400):
+            x = 0.9 * x + e
+            own.append(x)
+        alike.append(np.array(own))
+    assert effective_number(alike) == pytest.approx(1600 * 0.1 / 1.9, rel=0.4)
+    samples = np.arange(1.0, 1001)
+    assert upper_bound(samples, 0.9) == bound_by_hand(1000, 0.9, 0.95) < upper_bound(samples, 0.9, n_effective=100) == 10 * bound_by_hand(100, 0.9, 0.95)
+    assert upper_bound(samples, 0.99, n_effective=298) is None
+
+
+def test_arrivals_are_a_poisson_process_that_a_seed_fixes():
+    gaps = np.diff(arrivals(50, 20_000))
+    assert gaps.mean() == pytest.approx(1 / 50, rel=0.03) and gaps.std() == pytest.approx(gaps.mean(), rel=0.05)
+    assert (arrivals(50, 100) == arrivals(50, 100)).all() and not (arrivals(50, 100, seed=1) == arrivals(50, 100)).any()
+
+
+def test_workers_answer_at_the_same_time_and_a_failure_is_told():
+    both = threading.Barrier(2, timeout=20)  # that one worker would wait at for ever
+    waited, took = serve({"answer": lambda k: both.wait()}, range(4), np.zeros(4), 2)
+    assert (waited >= took - 1e-6).all() and len(took) == 4
+    with pytest.raises(ZeroDivisionError):
+        serve({"answer": lambda k: 1 // 0}, range(4), np.zeros(4), 2)
+
+
+def test_throughput_is_images_over_time_in_turns():
+    clock, calls = Clock(), []
+
+    def model(name: str, ms: float):
+        def predict(images):
+            calls.append(name)
+            clock.now += ms / 1000 * len(images)
+
+        return predict
+
+    batches = [[(n, [b"photo"] * n) for n in (1, 8)]] * 2
+    assert time_offline([model("a", 5), model("b", 20)], batches, clock) == [[200.0, 200.0], [50.0, 50.0]]
+    assert len([k for k in range(1, len(calls)) if calls[k] != calls[k - 1]]) >= 3
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +255,7 @@ def benched(tmp_path_factory, write_source, write_bundle):
     rows = [{"listing_id": str(k), "image": f"{k}.jpg", "category": ("cat", "dog", "art")[k % 3], "split": "test"} for k in range(30)]
     import_dataset(write_source(folder / "src", rows), folder / "data")
     write_bundle(folder / "bundle", open_dataset(folder / "data").ontology, schemes=("fp32", "int8"))
-    words = ["bench", str(folder / "bundle"), "--out", str(folder / "r.jsonl"), "--samples", "300", "--machine", "desk"]
+    words = ["bench", str(folder / "bundle"), "--out", str(folder / "r.jsonl"), "--samples", "300", "--min-seconds", "0", "--machine", "desk"]
     assert main([*words, "--data", str(folder / "data")]) == 0
     return folder, words
 
@@ -141,14 +263,21 @@ def benched(tmp_path_factory, write_source, write_bundle):
 def test_bench_writes_measurements_that_are_read_and_joined(benched):
     folder, _ = benched
     rows = read_rows([folder / "r.jsonl"])
+    assert {row["schema"] for row in rows} == {2}
     wanted = [(kind, scheme) for kind in ("accuracy", "latency") for scheme in ("fp32", "int8")]
     assert sorted((row["kind"], row["scheme"]) for row in rows) == wanted
     assert {row["model_sha256"] for row in rows} == {sha256_of(folder / f"bundle/model.{scheme}.onnx") for scheme in ("fp32", "int8")}
-    (board,) = boards(rows)
-    assert [member["comparable"] for member in board["members"]] == [True, True]
+    (board,) = boards([{**row, "valid": True} for row in rows])  # this machine may have other work
+    assert len(board["members"]) == 2 and not any("INVALID" in member["remarks"] for member in board["members"])
     latency = next(row for row in rows if row["kind"] == "latency")
-    assert [latency[key] for key in ("n", "batch", "threads", "provider")] == [300, 1, 1, "cpu"] and latency["machine"]["name"] == "desk"
-    assert latency["valid"] and latency["agreement"] == 1 and latency["latency_ms"]["p50"] <= latency["latency_ms"]["upper"]
+    assert [latency[key] for key in ("scenario", "batch", "threads", "provider")] == ["single-stream", 1, 1, "cpu"]
+    assert latency["machine"]["name"] == "desk" and latency["n"] >= 300 and latency["warmup"] >= 20
+    assert latency["agreement"] == 1 and latency["latency_ms"]["p50"] <= latency["latency_ms"]["upper"]
+    assert list(latency["stages_ms"]) == ["decode", "resize", "model", "post"] and 0 < latency["overhead_ms"] < latency["latency_ms"]["p50"]
+    assert latency["placement"]["nodes"].keys() == {"cpu"} and "gpu" not in latency["conditions"]
+    assert latency["load_ms"] > 0 and latency["first_ms"] > 0 and 20 < latency["peak_memory_mb"] < 2000
+    assert [found["batch"] for found in latency["throughput"]] == [1, 8]
+    assert all(found["from_bytes_per_s"] > 0 and found["images_per_s"] > 0 for found in latency["throughput"])
 
 
 def test_bench_measures_the_accuracy_that_evaluate_does(benched):
@@ -156,6 +285,31 @@ def test_bench_measures_the_accuracy_that_evaluate_does(benched):
     assert main(["evaluate", str(folder / "bundle"), str(folder / "data"), "--out", str(folder / "evaluated")]) == 0
     row = next(row for row in read_rows([folder / "r.jsonl"]) if row["kind"] == "accuracy")
     assert {**read_json(folder / "evaluated/metrics.json"), "n_listings": 30} == row["metrics"] and row["n"] == 30
+
+
+def test_what_a_scheme_costs_is_paired_on_the_same_images(tmp_path, write_source, write_bundle):
+    rows = [{"listing_id": str(k // 2), "image": f"{k}.jpg", "category": ("cat", "dog", "art")[k // 2 % 3], "split": "test"} for k in range(60)]
+    import_dataset(write_source(tmp_path / "src", rows), tmp_path / "data")
+    write_bundle(tmp_path / "bundle", open_dataset(tmp_path / "data").ontology, schemes=("fp32", "int8"))
+    other = tmp_path / "bundle" / "model.int8.onnx"
+    model = onnx.load(other)
+    (weights,) = (tensor for tensor in model.graph.initializer if tensor.name == "weights")
+    weights.CopyFrom(onnx.numpy_helper.from_array(np.roll(onnx.numpy_helper.to_array(weights), 1, axis=-1), weights.name))
+    onnx.save(model, other)
+    card = read_json(tmp_path / "bundle" / "card.json")
+    card["schemes"]["int8"]["sha256"] = sha256_of(other)
+    write_json(tmp_path / "bundle" / "card.json", card)
+    words = [str(tmp_path / "bundle"), "--out", str(tmp_path / "r.jsonl"), "--samples", "10", "--min-seconds", "0", "--data", str(tmp_path / "data")]
+    assert main(["bench", *words, "--scheme", "int8"]) == 0 and "against_fp32" not in read_rows([tmp_path / "r.jsonl"])[-1]
+    assert main(["bench", *words]) == 0, "now int8 is known, but not what it costs"
+    fp32, int8 = sorted((row for row in read_rows([tmp_path / "r.jsonl"]) if row["kind"] == "accuracy"), key=lambda row: row["scheme"])
+    against = int8["against_fp32"]
+    assert "against_fp32" not in fp32 and against["model_sha256"] == fp32["model_sha256"]
+    for name, one in (("top1.micro", "top1"), ("levels.1.macro", "levels")):
+        mine, theirs = (row["metrics"][one] if one == "top1" else row["metrics"][one]["1"] for row in (int8, fp32))
+        kind = name.split(".")[-1]
+        low, high = against[name]["interval"]
+        assert against[name]["difference"] == pytest.approx(mine[kind] - theirs[kind]) != 0 and low <= against[name]["difference"] <= high
 
 
 def test_measured_again_replaces_and_wrong_answers_are_invalid(benched, capsys):
@@ -173,16 +327,58 @@ def test_measured_again_replaces_and_wrong_answers_are_invalid(benched, capsys):
 
 def test_too_few_samples_make_a_row_invalid_and_are_not_done(benched, capsys):
     folder, words = benched
-    few = [*words[:2], "--out", str(folder / "few.jsonl"), "--samples", "20", "--machine", "desk", "--scheme", "fp32"]
-    assert main(few) == 0 and "INVALID: 20 images can't bound p99: --samples 300" in capsys.readouterr().out
+    few = [*words[:2], "--out", str(folder / "few.jsonl"), "--samples", "20", "--min-seconds", "0", "--machine", "desk", "--scheme", "fp32"]
+    assert main(few) == 0
+    (told,) = [line for line in capsys.readouterr().out.splitlines() if "INVALID" in line]
     (row,) = read_rows([folder / "few.jsonl"])
+    assert "20 images can't bound p99: --samples 300" in told and "20 images can't bound p99: --samples 300" in row["invalid_because"]
     assert not row["valid"] and row["latency_ms"]["upper"] is None and row["latency_ms"]["p50"] > 0
     ((member,),) = [board["members"] for board in boards([row])]
     assert "INVALID" in member["remarks"] and not member["comparable"]
     assert not is_done(few)
 
 
+def test_more_requests_than_can_be_answered_are_invalid(benched):
+    folder, words = benched
+    out = folder / "flood.jsonl"
+    flood = [*words[:2], "--out", str(out), "--samples", "300", "--min-seconds", "0", "--machine", "desk", "--scheme", "fp32", "--rate", "200000"]
+    assert main(flood) == 0
+    row = next(row for row in read_rows([out]) if row["scenario"] == "server")
+    assert not row["valid"] and "200000 requests/s are more than" in row["invalid_because"] and row["utilization"] > 1
+    assert row["latency_ms"]["p99"] > row["stages_ms"]["answer"]
+
+
+def test_results_that_can_not_be_read_are_told_before_anything_is_timed(benched, capsys):
+    folder, words = benched
+    (folder / "broken.jsonl").write_text("{half a row")
+    assert main([*words[:2], "--out", str(folder / "broken.jsonl")]) == 2 and "line 1: not a JSON object" in capsys.readouterr().err
+
+
 def test_no_samples_or_no_such_scheme_is_exit_2(benched, capsys):
     _, words = benched
     assert main([*words, "--samples", "0"]) == 2 and "at least 1" in capsys.readouterr().err
     assert main([*words, "--scheme", "fp61"]) == 2 and "no bundle has the scheme 'fp61'" in capsys.readouterr().err
+    assert main([*words, "--min-seconds", "-1"]) == 2 and "0 or more" in capsys.readouterr().err
+    for wrong in ("1,x", "0", "1,,2", "-4"):
+        assert main([*words, f"--batch={wrong}"]) == 2 and f"wanted numbers above 0, as in 1,8; got '{wrong}'" in capsys.readouterr().err
+
+
+def test_several_images_a_query_and_requests_at_random_times_are_rows_of_their_own(benched, capsys):
+    folder, words = benched
+    out = folder / "scenarios.jsonl"
+    asked = [*words[:2], "--out", str(out), "--samples", "300", "--min-seconds", "0", "--machine", "desk", "--scheme", "fp32"]
+    assert main([*asked, "--batch", "1,4", "--rate", "200"]) == 0
+    printed = capsys.readouterr().out
+    assert "of 4 images a query" in printed and "of 200 requests/s" in printed
+    rows = {row["scenario"]: row for row in read_rows([out])}
+    assert {name: (row["batch"], row["n"]) for name, row in rows.items()} == {"single-stream": (1, 300), "multi-stream": (4, 300), "server": (1, 300)}
+    assert rows["server"]["stages_ms"].keys() == {"queue", "answer"} and rows["server"]["utilization"] > 0
+    found = boards([{**row, "valid": True} for row in rows.values()])
+    assert len(found) == 3, "no two scenarios stand on one board"
+    assert is_done([*asked, "--batch", "1,4,4"]) and not is_done([*asked, "--batch", "2"])
+    report = write_report(list(rows.values()), folder / "report") and (folder / "report" / "report.md").read_text()
+    for told in ("single images", "4 images a query", "200 requests/s at random times"):
+        assert f"1 thread · {told}" in report and f"1 thread, {told}" in report
+    few = [*asked[:2], "--out", str(folder / "few-server.jsonl"), *asked[4:], "--rate", "3000000", "--batch", "1"]
+    assert main(few) == 2 and "wanted numbers above 0" in capsys.readouterr().err
+    assert main([*asked, "--batch", "4"]) == 0 and len(read_rows([out])) == 3

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.candidates import lower_bound
 from benchmarks.measurements import append_rows, read_rows
-from benchmarks.pick import lower_bound, pick
+from benchmarks.pick import pick
 from export.bundle import sha256_of
 from family.cli import main
 from family.data.ontology import from_leaves
@@ -81,7 +82,7 @@ def rows_of(members) -> list[dict]:
 
 @given(MEMBERS, st.integers(1, 70), st.one_of(st.none(), st.integers(0, 20)), st.sampled_from(["50", "90", "99"]))
 def test_never_over_the_budget_and_never_beaten(members, budget, least, percentile):
-    cost = {"50": lambda ms: ms, "90": lambda ms: 1.2 * ms, "99": lambda ms: 2 * ms}[percentile]
+    cost = {"50": lambda ms: ms, "90": lambda ms: 1.2 * ms, "99": lambda ms: 2 * ms}[percentile]  # rows of schema 1 bound p99 alone
     fitting = [(ms, right) for ms, right in members if cost(ms) <= budget and (least is None or surely(right) >= least / 20)]
     asked = {"budget_ms": budget, "min_accuracy": None if least is None else least / 20, "percentile": percentile}
     if not fitting:
@@ -158,6 +159,130 @@ def test_what_is_invalid_untrained_or_half_measured_is_never_picked(row):
         pick(row, budget_ms=200)
 
 
+def test_a_measurement_that_is_invalid_is_taken_where_that_is_allowed_and_marked():
+    rows = measured("busy", 1, 1.0, valid=False, invalid_because="other processes used 1.0 of 2 cores") + measured("good", 50, 0.1)
+    found = pick(rows, budget_ms=200, allow_invalid=True)
+    assert (found["member"], found["invalid_because"]) == ("busy", "other processes used 1.0 of 2 cores")
+    assert pick(rows, budget_ms=200)["member"] == "good" and pick(rows, budget_ms=200)["invalid_because"] is None
+    assert {"member": "busy", "why": "INVALID (other processes used 1.0 of 2 cores)"} in pick(rows, budget_ms=200)["runners_up"]
+    with pytest.raises(NothingFits, match=r"busy: INVALID \(other processes used 1.0 of 2 cores\).*--allow-invalid takes"):
+        pick(rows[:2], budget_ms=200)
+
+
+def test_wrong_answers_are_never_taken_nor_is_what_has_no_bound_unless_that_is_allowed(tmp_path, capsys):
+    wrong = measured("wrong", 1, 1.0, valid=False, invalid_because="its answers agree with the stored ones in 12.0%", agreement=0.12)
+    few = measured("few", 3, 0.9, valid=False, invalid_because="20 images can't bound p99",
+                   latency_ms={"p50": 3, "p99": 4, "upper": None, "uppers": {"p50": 3.5, "p99": None}})  # fmt: skip
+    with pytest.raises(NothingFits, match="wrong: INVALID .its answers agree.*wrong answers"):
+        pick(wrong, budget_ms=200, allow_invalid=True)
+    assert pick(wrong + few, budget_ms=200, allow_invalid=True)["cost_ms"] == 4
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in wrong + few))
+    assert main(["pick", str(tmp_path / "r.jsonl"), "--budget-ms", "9", "--allow-invalid"]) == 0
+    told = capsys.readouterr().out
+    assert "p99 4.00 ms (not bounded)" in told and "INVALID: 20 images can't bound p99" in told and "not wrong: INVALID" in told
+
+
+@pytest.mark.parametrize("asked", [{"budget_ms": float("nan")}, {"budget_ms": -1}, {"min_accuracy": 2}, {"percentile": "98", "budget_ms": 1}])
+def test_the_function_refuses_what_the_command_does(asked):
+    with pytest.raises(UserError):
+        pick(rows_of([(1, 5)]), **asked)
+    assert pick(rows_of([(1, 5)]), budget_ms=9, percentile=99)["cost_ms"] == 2, "a number is a percentile too"
+
+
+@pytest.mark.parametrize(
+    ("which", "path", "value", "told"),
+    [
+        (0, ("latency_ms", "p99"), -1, "latency_ms.p99 is '-1'; a latency row has a number, 0 or more"),
+        (0, ("machine", "name"), None, "machine.name is 'None'; a latency row has text"),
+        (0, ("batch",), "8", "batch is '8'; a latency row has a whole number"),
+        (0, ("bundle",), ["b"], "bundle is"),
+        (0, ("agreement",), 7, "agreement is '7'; a latency row has a share"),
+        (0, ("scenario",), "server", "rate is 'None'; a latency row has requests a second"),
+        (0, ("scenario",), "sever", "scenario is 'sever'"),
+        (0, ("n",), -4, "n is '-4'"),
+        (1, ("metrics", "top1", "micro"), 95, "metrics.top1.micro is '95'; a accuracy row has a share from 0 to 1"),
+        (1, ("metrics", "levels", "2", "macro"), -0.1, "metrics.levels.2.macro is"),
+        (1, ("n",), "abc", "n is 'abc'"),
+    ],
+)
+def test_a_row_that_holds_what_can_not_be_is_refused(which, path, value, told):
+    rows = rows_of([(1, 5)])
+    part = rows[which]
+    for key in path[:-1]:
+        part = part[key]
+    part[path[-1]] = value
+    with pytest.raises(UserError) as error:
+        pick(rows, budget_ms=10)
+    assert told in str(error.value)
+
+
+JUNK = st.one_of(st.none(), st.booleans(), st.integers(-5, 10**20), st.floats(allow_nan=False), st.text(max_size=3), st.lists(st.integers(), max_size=2),
+                 st.dictionaries(st.text(max_size=3), st.integers(), max_size=2))  # fmt: skip
+
+
+@given(st.data())
+def test_whatever_a_row_holds_it_is_picked_from_or_refused(data):
+    rows = measured("a", 1, 0.5) + measured("b", 2, 0.9, scheme_of="x")
+    for _ in range(data.draw(st.integers(1, 3))):
+        part = data.draw(st.sampled_from(rows))
+        while True:
+            key = data.draw(st.sampled_from(sorted(part)))
+            if isinstance(part[key], dict) and part[key] and data.draw(st.booleans()):
+                part = part[key]
+                continue
+            part[key] = data.draw(JUNK)
+            break
+    try:
+        found = pick(rows, budget_ms=10)
+    except (UserError, NothingFits):
+        return
+    assert found["cost_ms"] <= 10
+
+
+def test_every_percentile_is_held_to_its_own_bound():
+    uppers = {"p50": 2.2, "p90": 3.3, "p95": 4.4, "p99": 5.5}
+    rows = measured("a", 2, 0.9, latency_ms={"p50": 2, "p90": 3, "p95": 4, "p99": 5, "upper": 5.5, "uppers": uppers})
+    for percentile, bound in (("50", 2.2), ("90", 3.3), ("95", 4.4), ("99", 5.5)):
+        assert pick(rows, budget_ms=bound, percentile=percentile)["cost_ms"] == bound
+        with pytest.raises(NothingFits):
+            pick(rows, budget_ms=bound - 0.01, percentile=percentile)
+
+
+def test_memory_and_images_a_query_are_asked_for():
+    rows = measured("small", 2, 0.5, peak_memory_mb=100.0) + measured("large", 2, 0.9, peak_memory_mb=300.0) + measured("old", 1, 1.0)
+    assert pick(rows, budget_ms=50)["member"] == "old"
+    found = pick(rows, budget_ms=50, max_memory_mb=200)
+    assert found["member"] == "small" and found["peak_memory_mb"] == 100
+    assert {(c["member"], c["why"]) for c in found["runners_up"]} == {
+        ("large", "holds 300 MB, over 200"), ("old", "its memory was not measured: run `family bench` again")}  # fmt: skip
+    with pytest.raises(UserError, match="nothing was timed with 8 images a query, but with 1; `family bench ... --batch 8` does"):
+        pick(rows, budget_ms=50, batch=8)
+    eight = measured("large", 9, None, batch=8, scenario="multi-stream")
+    assert pick(rows + eight, budget_ms=50, batch=8)["member"] == "large" and pick(rows + eight, budget_ms=50)["latency_ms"]["p50"] == 1
+    served = measured("large", 1, None, scenario="server", rate=50.0)
+    assert pick(rows + served, budget_ms=50)["member"] == "old", "requests at random times are another thing"
+
+
+def test_it_is_said_why_the_others_lost():
+    rows = measured("best", 5, 0.9) + measured("worse", 2, 0.8) + measured("slow", 30, 0.95) + measured("later", 7, 0.9)
+    why = {c["member"]: c["why"] for c in pick(rows, budget_ms=20)["runners_up"]}
+    assert why == {"slow": "p99 may be 60.00 ms, over 20", "later": "fits, and may take 4.00 ms longer", "worse": "fits, and is 10.00 points less accurate"}
+    (first, *_) = pick(rows, min_accuracy=0.7)["runners_up"]
+    assert first == {"member": "best", "why": "fits, and may take 6.00 ms longer"}
+    fast = measured("many", 5, 0.9, throughput=[{"batch": 8, "images_per_s": 900.0}])
+    few = measured("few", 5, 0.9, throughput=[{"batch": 8, "images_per_s": 100.0}])
+    for rows in (fast + few, few + fast):
+        found = pick(rows, budget_ms=20)
+        assert found["member"] == "many" and found["runners_up"] == [{"member": "few", "why": "as good; answers 100 images/s, not 900"}]
+
+
+@given(MEMBERS)
+def test_where_everything_fits_the_most_accurate_is_found_and_all_others_are_accounted_for(members):
+    found = pick(rows_of(members), budget_ms=10**6)
+    assert found["accuracy"] == max(right for _, right in members) / 20
+    assert len(found["runners_up"]) == min(len(members) - 1, 5) and all(c["why"].startswith(("fits", "as good")) for c in found["runners_up"])
+
+
 def test_scope_machine_and_metric_are_told():
     rows = measured("a", 1, 0.9) + measured("v", 1, 0.5, scope="animals") + measured("a", 9, None, machine="node")
     with pytest.raises(UserError, match="no member of the scope 'animal'; they hold animals, general"):
@@ -168,10 +293,44 @@ def test_scope_machine_and_metric_are_told():
         pick(rows, budget_ms=100, machine="nod")
     assert pick(rows, budget_ms=100, machine="node")["latency_ms"]["p50"] == 9
     assert pick(rows, budget_ms=100, scope="animals")["member"] == "v"
-    with pytest.raises(UserError, match="no member has the metric 'top1.mircro'"):
-        pick(measured("a", 1, 0.9), metric="top1.mircro")
+    with pytest.raises(UserError, match="no member has the metric 'topp.micro'"):
+        pick(measured("a", 1, 0.9), metric="topp.micro")
     assert pick(rows_of([(1, 5), (1, 15)]), budget_ms=9, metric="top1.macro")["accuracy"] == 0.75
     assert pick(measured("a", 1, 0.9), budget_ms=9, metric="levels.2.macro")["accuracy"] == 0.5
+
+
+@pytest.mark.parametrize("metric", ["n", "severity.of_rows", "calibration.ece", "distance_at.5", "confusion.level", "top1.micro_interval"])
+def test_what_is_no_share_of_right_answers_is_not_picked_by(metric):
+    """Of a severity, the worst member would be picked."""
+    with pytest.raises(UserError, match="--metric takes a share of right answers"):
+        pick(measured("a", 1, 0.9), budget_ms=10, metric=metric)
+
+
+def test_a_share_of_some_rows_is_as_sure_as_its_own_interval():
+    rows = measured("a", 1, 0.9)
+    rows[1]["metrics"]["thirds"] = {"tail": {"micro": 0.88, "micro_interval": [0.78, 0.95]}}
+    assert pick(rows, min_accuracy=0.77, metric="thirds.tail.micro")["member"] == "a"
+    with pytest.raises(NothingFits):
+        pick(rows, min_accuracy=0.8, metric="thirds.tail.micro")
+
+
+def another_state(row: dict, **changes) -> dict:
+    return {**row, "machine": {**row["machine"], **changes}, "at": "2025-01-01T00:00:00Z"}
+
+
+def test_what_a_machine_measured_before_it_was_changed_is_left_out():
+    new, accuracy = measured("a", 2, 0.9)
+    other, other_accuracy = measured("b", 4, 0.8)
+    for changes in ({"versions": {"onnxruntime": "1.20.0"}}, {"cpu": "Another CPU", "cores": 64}):
+        old = another_state({**new, "latency_ms": measured("a", 1, None)[0]["latency_ms"]}, **changes)
+        rows = [new, accuracy, other, other_accuracy, old]
+        for order in (rows, rows[::-1]):
+            with pytest.raises(NothingFits):
+                pick(order, budget_ms=3)
+            found = pick(order, budget_ms=100)
+            assert found["member"] == "a" and found["latency_ms"]["p50"] == 2
+            assert any("at 2025-01-01T00:00:00Z" in one["why"] and "not as the newest" in one["why"] for one in found["runners_up"])
+            assert {member["member"]: member["latency_ms"]["p50"] for member in pick(order)["front"]} == {"a": 2}
 
 
 def test_accuracies_on_different_rows_are_not_compared():
@@ -179,6 +338,19 @@ def test_accuracies_on_different_rows_are_not_compared():
     rows[3]["dataset"] = {"name": "d", "digest": "x", "split": "val"}
     with pytest.raises(UserError, match="different rows"):
         pick(rows, budget_ms=100)
+
+
+def test_the_bound_of_the_percentile_that_was_asked_for_is_told(tmp_path, capsys):
+    times = {"p50": 2, "p90": 3, "p95": 4, "p99": 5, "upper": 6, "uppers": {"p50": 2.5, "p90": 3.5, "p95": 4.5, "p99": 6}, "mean": 2}
+    (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, measured("a", 2, 0.9, latency_ms=times, schema=2))) + "\n")
+    for percentile, told in (("50", "p50 2.00 ms (at most 2.50)"), ("95", "p50 2.00 ms, p95 at most 4.50 ms"), ("99", "p99 5.00 ms (at most 6.00)")):
+        assert main(["pick", str(tmp_path / "r.jsonl"), "--budget-ms", "10", "--percentile", percentile]) == 0
+        assert told in capsys.readouterr().out
+
+
+def test_memory_is_of_single_images():
+    with pytest.raises(UserError, match="leave out --batch or --max-memory-mb"):
+        pick(measured("a", 1, 0.9, batch=8), budget_ms=10, batch=8, max_memory_mb=100)
 
 
 def test_a_percentile_that_was_not_measured_is_told():
@@ -225,8 +397,8 @@ def test_what_is_copied_serves_as_it_was_measured(results, capsys, photo):
     opened = open_model(results / "best")
     assert opened.about == {"scheme": "int8", "provider": "cpu", "threads": 1, "model_sha256": serve["model_sha256"]}
     assert "serve" not in read_json(results / "bundles/right/card.json")
-    before = (results / "best/card.json").stat()
-    assert main(words) == 0 and (results / "best/card.json").stat() == before
+    before = (results / "best/card.json").stat().st_mtime_ns
+    assert main(words) == 0 and (results / "best/card.json").stat().st_mtime_ns == before
     other = [*words[:2], "--budget-ms", "2.5", *words[4:]]
     capsys.readouterr()
     assert main(other) == 2 and "member was 'right', now 'fast'" in capsys.readouterr().err
@@ -264,7 +436,7 @@ def test_rows_are_added_whole_and_replace_their_elders(tmp_path):
     ("line", "told"),
     [
         ("[]", "not a measurement"),
-        ('{"schema": 2, "kind": "latency"}', "schema 2; this version reads up to 1"),
+        ('{"schema": 3, "kind": "latency"}', "schema 3; this version reads up to 2"),
         ('{"schema": 1, "kind": "latency", "member": NaN}', "NaN is no number"),
         ('{"schema": 1, "kind": "latency"}', "'member' is None"),
         ('{"schema": 1}', '"kind" is missing'),

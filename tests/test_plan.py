@@ -274,7 +274,22 @@ def test_the_verticals_of_a_general_member_make_a_chain_unless_they_share_a_leaf
     *_, evaluated, bench, report = plan(Path("d"), Path("o"), members, [chain])
     assert evaluated.words == ("evaluate", "o/chains/b0-general.toml", "d", "--out", "o/evaluations/chain-b0-general")
     assert evaluated.needs == tuple(Path(f"o/bundles/b0-{scope}/card.json") for scope in ("general", "animals", "transport"))
-    assert (bench.stage, report.stage) == ("bench", "report")
+    assert (bench.stage, report.stage) == ("bench", "report") and bench.words[-1] == "--chains"
+
+
+def test_members_answer_for_chains_where_any_submodel_may_stand_behind_any_general_model():
+    def bench_of(members: list[Member], leaves: dict) -> tuple:
+        chains = chains_of(members, leaves.__getitem__)
+        return next(step.words for step in plan(Path("d"), Path("o"), members, chains) if step.stage == "bench")
+
+    def family(variant: str, *scopes: str) -> list[Member]:
+        general = Member(variant)
+        return [general, *(Member(variant, scope=scope, start_from=general.folder) for scope in scopes)]
+
+    leaves = {"animals": ["cat", "dog"], "transport": ["van"], "electronics": ["dog", "tv"]}
+    assert "--chains" not in bench_of(family("b0"), leaves)
+    assert "--chains" in bench_of([*family("b0", "animals", "transport"), *family("lite0", "transport")], leaves)
+    assert "--chains" not in bench_of([*family("b0", "animals"), *family("lite0", "electronics")], leaves), "both know dogs"
 
 
 def test_chain_files_name_the_bundles_relative_to_themselves(tmp_path):

@@ -16,6 +16,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer  # noqa: E402
 from export.blocks import before_first_convolution, count_convolutions, find_blocks  # noqa: E402
 from export.calibrate import collect, min_max, percentile  # noqa: E402
 from export.proof import prove  # noqa: E402
+from export.qdq import _corrected  # noqa: E402
 from export.quantize import OPERATORS, load_fp32, weight_bits, write_int8  # noqa: E402
 from family.errors import Failure  # noqa: E402
 
@@ -64,6 +65,36 @@ def test_answers_are_those_of_the_file_that_onnx_runtimes_tool_writes(network, t
     assert ours["float_convolutions"] == count_convolutions(model, kept) - lone and ours["int8_convolutions"] + ours["float_convolutions"] == 6
     weights = [onnx.numpy_helper.to_array(i) for i in onnx.load(tmp_path / "ours.onnx").graph.initializer if i.name.endswith("weights/int8")]
     assert max(np.abs(w.astype(int)).max() for w in weights) == (127 if n_bits == 8 else 64)
+
+
+@pytest.mark.parametrize(
+    ("n_in", "n_out", "groups", "axis"), [(6, 8, 1, 0), (6, 6, 6, 0), (6, 4, 2, 0), (6, 4, 1, 1)], ids=["conv", "depthwise", "groups", "gemm"]
+)
+def test_a_corrected_bias_takes_away_what_rounded_weights_add_on_average(n_in, n_out, groups, axis):
+    rng = np.random.default_rng(0)
+    exact, x, bias = rng.normal(size=(n_out, n_in // groups)), rng.normal(3, 1, (50, n_in)), rng.normal(size=n_out)
+    rounded = np.round(exact * 4) / 4
+
+    def compute(weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        of_group = n_out // groups
+        return np.stack([x[:, k // of_group * (n_in // groups) :][:, : n_in // groups] @ weights[k] + bias[k] for k in range(n_out)], axis=1)
+
+    errors = (rounded - exact)[..., None, None] if axis == 0 else (rounded - exact).T
+    found = compute(rounded, _corrected(bias, errors, axis, x.mean(0))).mean(0)
+    np.testing.assert_allclose(found, compute(exact, bias).mean(0), atol=1e-12)
+    assert np.abs(compute(rounded, bias).mean(0) - found).max() > 0.05
+
+
+def test_corrected_biases_bring_the_mean_of_the_embedding_nearer(network, tmp_path):
+    model, ranges, kept = network
+    means = {name: found.means for name, found in collect(model, OPERATORS, draw_images(12)).items()}
+    onnx.save(model, tmp_path / "fp32.onnx")
+    (exact,) = answers(tmp_path / "fp32.onnx", ["embedding"])
+    shifts = []
+    for n, some in enumerate(({}, means)):
+        write_int8(model, ranges, kept, tmp_path / f"{n}.onnx", n_weight_bits=7, means=some)
+        shifts.append(np.abs((answers(tmp_path / f"{n}.onnx", ["embedding"])[0] - exact).mean(axis=0)).mean())
+    assert shifts[1] < 0.8 * shifts[0]
 
 
 def test_a_wide_range_keeps_a_clip_that_a_narrow_one_makes_idle(network, tmp_path):

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.measurements import read_rows
-from benchmarks.readme import BEGIN, END, render, splice
+from benchmarks.readme import BEGIN, END, PICTURE, render, splice
+from benchmarks.report import picture
+from benchmarks.studies.predicting import table
 from family.cli import COMMANDS
 from family.errors import UserError
 from family.evaluation.verticals import to_table
@@ -24,6 +26,7 @@ def test_the_tables_are_what_the_program_writes():
     assert splice(TEXT, render(read_rows(RESULTS))) == TEXT, (
         "run python -m benchmarks.readme README.md benchmarks/results/caltech101-*.jsonl"
     )
+    assert f"]({PICTURE})" in TEXT and (ROOT / PICTURE).read_text(encoding="utf-8") == picture(read_rows(RESULTS))
 
 
 def test_a_document_without_markers_is_refused():
@@ -59,3 +62,15 @@ def test_the_chains_of_three_variants_are_what_was_measured(name, file):
     told = [cells[3] for cells in lines[first + 1 : first + 5]]
     assert [cells[1] for cells in lines[first : first + 5]] == ["general", "restricted", "submodel", "hard", "soft"]
     assert f"| {name} | {lines[first][2]} | {' | '.join(told)} |" in TEXT
+
+
+def test_the_table_of_predicted_chains_is_that_of_the_checked_in_result():
+    told = table(json.loads((ROOT / "benchmarks" / "results" / "chains-caltech101.json").read_text(encoding="utf-8")))
+    assert f"<!-- chains -->\n\n{told}\n" in TEXT
+
+
+def test_the_page_of_benchmarks_names_every_result_and_only_commands_that_are_there():
+    page, results = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8"), ROOT / "benchmarks" / "results"
+    assert {path.name for path in results.iterdir()} == set(re.findall(r"`([\w.-]+\.(?:jsonl?|svg|png))`", page))
+    for name in re.findall(r"python -m (benchmarks\.[\w.]+)", page):
+        assert name.endswith("NAME") or (ROOT / f"{name.replace('.', '/')}.py").is_file(), name

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.ablation import LONGEST, long_tail
-from benchmarks.recipes import COMPARISONS, Comparison, _dataset_of, steps
+from benchmarks.studies.ablation import LONGEST, long_tail
+from benchmarks.studies.recipes import COMPARISONS, Comparison, _dataset_of, steps
 from family.cli import main
 from family.data.dataset import open_dataset
 from family.errors import OtherOutput, UserError

@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import report
-from benchmarks.boards import pareto
-from family.errors import UserError
+from benchmarks.boards import boards, pareto
+from benchmarks.pick import pick
+from benchmarks.reporting.lines import costs_of
+from family.errors import NothingFits, UserError
 
 MACHINE = {
     "name": "epyc", "cpu": "AMD EPYC", "cores": 2, "features": ["avx2"], "memory_gb": 23.4,
@@ -38,8 +40,8 @@ def latency(variant="b0", scheme="fp32", scope="general", p50=8.0, **changes) ->
         "size_mb": 16.0 if scheme == "fp32" else 4.0, "n_parameters": 4_000_000, "n_classes": 40,
         "machine": MACHINE, "provider": "cpu", "threads": 1, "batch": 1, "n": 400, "warmup": 20,
         "latency_ms": {"p50": p50, "p90": p50, "p95": p50, "p99": 1.4 * p50, "upper": 1.5 * p50, "mean": p50},
-        "stages_ms": {"decode": 0.9, "model": p50 - 0.9}, "valid": True, "invalid_because": None,
-        "throughput": [{"batch": 1, "images_per_s": 120.0}, {"batch": 8, "images_per_s": 180.0}],
+        "stages_ms": {"decode": 0.1 * p50, "model": 0.9 * p50}, "valid": True, "invalid_because": None,
+        "throughput": [{"batch": 1, "images_per_s": 120.0}, {"batch": 8, "images_per_s": 180.0, "from_bytes_per_s": 150.0}],
     }  # fmt: skip
     return {**row, **changes}
 
@@ -49,8 +51,8 @@ def accuracy(variant="b0", scheme="fp32", scope="general", top1=0.6, data="calte
     rates = {"micro": top1, "macro": top1 - 0.05}
     metrics = {
         "n": 500, "n_listings": 450,
-        "top1": rates, "top3": {"micro": top1 + 0.1}, "top5": {"micro": top1 + 0.2},
-        "levels": {"1": {"nodes": 2, "micro": top1 + 0.15}, "2": {"nodes": 9, "micro": top1}},
+        "top1": rates, "top3": {"micro": min(top1 + 0.1, 1)}, "top5": {"micro": min(top1 + 0.2, 1)},
+        "levels": {"1": {"nodes": 2, "micro": min(top1 + 0.15, 1)}, "2": {"nodes": 9, "micro": top1}},
         "confusion": {"level": 1, "ids": ["Animals", "Transport"], "matrix": [[200, 50], [10, 240]]},
     }  # fmt: skip
     row = {
@@ -77,7 +79,7 @@ def write_lines(path, rows) -> list:
 def test_latency_and_accuracy_are_joined_by_the_file():
     renamed = accuracy(top1=0.61)
     renamed["member"] = "another-name"
-    (board,) = report.boards([latency(), renamed])
+    (board,) = boards([latency(), renamed])
     (member,) = board["members"]
     assert (member["member"], member["top1"], member["upper_ms"]) == ("b0-64-general-fp32", 0.61, 12.0)
     assert member["images_per_s"] == 180.0 and member["front"]
@@ -86,7 +88,7 @@ def test_latency_and_accuracy_are_joined_by_the_file():
 def test_the_newest_measurement_counts_whatever_the_order():
     old, new = latency(p50=9.0, at="2026-01-01T00:00:00Z"), latency(p50=7.0, at="2026-02-01T00:00:00Z")
     for rows in ([old, new], [new, old]):
-        assert report.boards(rows)[0]["members"][0]["p50_ms"] == 7.0
+        assert boards(rows)[0]["members"][0]["p50_ms"] == 7.0
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), max_size=12))
@@ -102,7 +104,7 @@ def test_no_front_member_is_dominated(points):
 
 
 def test_scopes_have_fronts_of_their_own():
-    found = report.boards(family_rows())
+    found = boards(family_rows())
     assert [board["scope"] for board in found] == ["general", "animals"]
     assert [m["member"] for m in found[1]["members"] if m["front"]] == ["b0-64-animals-fp32"]
     assert all(m["scope"] == board["scope"] for board in found for m in board["members"])
@@ -119,19 +121,19 @@ def test_scopes_have_fronts_of_their_own():
 )
 def test_latency_of_other_conditions_is_not_mixed(change):
     rows = [latency(), accuracy(), latency("b2", **change), accuracy("b2")]
-    assert [len(board["members"]) for board in report.boards(rows)] == [1, 1]
+    assert [len(board["members"]) for board in boards(rows)] == [1, 1]
 
 
 def test_accuracy_on_other_rows_is_not_mixed():
     rows = [latency(), latency("b2"), accuracy(), accuracy("b2", data="another")]
-    assert [len(board["members"]) for board in report.boards(rows)] == [1, 1]
+    assert [len(board["members"]) for board in boards(rows)] == [1, 1]
     fewer = accuracy("b2", n=100)
-    assert len(report.boards([latency(), latency("b2"), accuracy(), fewer])) == 2
+    assert len(boards([latency(), latency("b2"), accuracy(), fewer])) == 2
 
 
 def test_one_member_on_two_machines_stands_in_both():
     other = {**MACHINE, "name": "laptop"}
-    found = report.boards([latency(), latency(machine=other, p50=2.0), accuracy()])
+    found = boards([latency(), latency(machine=other, p50=2.0), accuracy()])
     assert [board["machine"]["machine"]["name"] for board in found] == ["epyc", "laptop"]
     text = report.markdown_tables([latency(), latency(machine=other), accuracy()])
     assert "laptop" in text and "epyc" in text
@@ -141,7 +143,7 @@ def test_what_cannot_be_compared_is_marked_and_on_no_front(tmp_path):
     busy = latency("b1", p50=1.0, valid=False, invalid_because="the machine was busy | <b>")
     rows = [latency(), accuracy(), busy, accuracy("b1", top1=0.99), latency("b3", p50=0.5)]
     rows += [latency("b4", p50=0.1, trained=False), accuracy("b4", top1=0.999, trained=False)]
-    (board,) = report.boards(rows)
+    (board,) = report.reported(rows)
     remarks = {member["variant"]: list(member["remarks"]) for member in board["members"]}
     assert remarks == {"b0": [], "b1": ["INVALID"], "b3": ["no accuracy"], "b4": ["untrained"]}
     assert [m["variant"] for m in board["members"] if m["front"]] == ["b0"]
@@ -166,17 +168,63 @@ def test_headline_names_the_best_the_fastest_and_what_fits(tmp_path):
 
 
 def test_quantized_members_are_compared_with_fp32_of_the_same_run():
-    (first, second) = report._costs(report.boards(family_rows())[0])
+    (first, second) = costs_of(report.reported(family_rows())[0])
     assert {first["member"], second["member"]} == {"b2-64-general-int8", "b0-64-general-int8"}
     assert (first["size"], first["speed"], round(first["top1"], 6)) == (0.25, 2.0, -1.0)
+    rows = family_rows()
+    base = next(row for row in rows if row["member"] == "b2-64-general-fp32")["model_sha256"]
+    paired = {"model_sha256": base, "top1.micro": {"interval": [-0.021, 0.003], "shown": False}, "levels.2.micro": {"interval": [0.002, 0.012], "shown": True},
+              "top1.macro": {"interval": ["x", {}], "shown": True}}  # fmt: skip
+    rows = [{**row, "against_fp32": paired} if row["kind"] == "accuracy" and row["member"] == "b2-64-general-int8" else row for row in rows]
+    (told,) = (line for line in costs_of(report.reported(rows)[0]) if line["member"] == "b2-64-general-int8")
+    assert (told["top1_interval"], told["L2_interval"], told["macro_interval"]) == ("\u22122.10 to +0.30", "+0.20 to +1.20 *", None)
+    assert "(\u22122.10 to +0.30)" in report.markdown(report.reported(rows), rows, None)
+    assert all(line["top1_interval"] is None for line in costs_of(report.reported(family_rows())[0])), "no intervals of what was not paired"
     apart = [latency(), latency("b0", "int8", bundle="bundles/other")]
-    assert report._costs(report.boards(apart)[0]) == []
+    assert costs_of(report.reported(apart)[0]) == []
+
+
+def test_a_speed_of_paired_rounds_is_told_with_its_interval():
+    rows = family_rows()
+    paired = {"ratio": 1.9, "interval": [1.8, 2.05]}
+    rows[2] = {**rows[2], "against_fp32": paired}
+    first = next(line for line in costs_of(report.reported(rows)[0]) if line["member"] == rows[2]["member"])
+    assert (first["speed"], first["speed_interval"]) == (1.9, "1.80 to 2.05")
+
+
+def test_a_scheme_that_is_not_faster_is_marked_and_on_no_front():
+    rows = family_rows()
+    slow = next(row for row in rows if row["kind"] == "latency" and row["scheme"] == "int8")
+    slow["latency_ms"] = {**slow["latency_ms"], "p50": 9.0, "p99": 9.5, "upper": 9.9}
+    (board, _) = boards(rows)
+    member = next(m for m in board["members"] if m["model_sha256"] == slow["model_sha256"])
+    assert member["remarks"] == {"no gain": "not faster than b0-64-general-fp32, whose answers it approximates"} and not member["front"]
+
+
+def test_machines_and_settings_stand_side_by_side(tmp_path):
+    other = {**MACHINE, "name": "laptop"}
+    rows = [*family_rows(), latency(machine=other, p50=2.0), latency("b2", machine=other, p50=3.0), latency(batch=8, scenario="multi-stream", p50=50.0)]
+    text = report.write_report(rows, tmp_path) and (tmp_path / "report.md").read_text()
+    section = text[text.index("## Machines and settings side by side: general") :].split("\n## ")[0]
+    for told in ("epyc single images", "laptop single images", "epyc 8 images a query"):
+        assert f"| {told} p50 ms |" in section, "the machine, and what differs"
+    (line,) = [line for line in section.splitlines() if line.startswith("| b0-64-general-fp32 |")]
+    assert [cell.strip() for cell in line.split("|")[2:-1]] == ["8.0", "12.0", "2.0", "3.0", "50.0", "75.0"]
+    assert "side by side" not in (report.write_report(family_rows(), tmp_path) and (tmp_path / "report.md").read_text())
+
+
+def test_conditions_tell_what_else_the_machine_did():
+    calm = {"others_cores": 0.03, "stolen_cores": 0.0, "throttled": 0.0, "spread": 0.04}
+    text = report.markdown_tables([latency(conditions=calm, overhead_ms=0.004), accuracy()])
+    assert "other processes used at most 0.03 cores" in text and "medians of turns lay at most 4% apart" in text
+    assert "the harness itself takes 4.0 \u00b5s a query" in text and "the clock's governor is not told" in text
+    assert "Meanwhile" not in report.markdown_tables([latency(), accuracy()])
 
 
 def test_tables_carry_numbers_and_conditions():
     text = report.markdown_tables(family_rows())
-    head = "size MB|p50 ms|p99 ms|rate images/s|top-1 %|top-3 %|top-5 %|macro %|L1 %|L2 %"
-    cells = "16.0|30.0|42.0|180|70.0|80.0|90.0|65.0|85.0|70.0"
+    head = "size MB|p50 ms|p99 ms|rate images/s|from bytes images/s|top-1 %|top-3 %|top-5 %|macro %|L1 %|L2 %"
+    cells = "16.0|30.0|42.0|180|150|70.0|80.0|90.0|65.0|85.0|70.0"
     assert f"| member | {head.replace('|', ' | ')} |" in text
     assert f"| b2-64-general-fp32, front | {cells.replace('|', ' | ')} |" in text
     for condition in (
@@ -184,7 +232,7 @@ def test_tables_carry_numbers_and_conditions():
         "2 cores",
         "onnxruntime 1.26.0",
         "1 thread",
-        "400 images",
+        "single images; 400 queries",
         "2026-11-22",
         "caltech101",
     ):
@@ -240,7 +288,7 @@ def test_hostile_names_do_nothing(tmp_path):
         ("{", "not a JSON object"),
         ("[1]", "not a measurement"),
         ('{"schema": 1}', '"kind" is missing'),
-        ('{"schema": 7, "kind": "latency"}', "schema 7; this version reads up to 1"),
+        ('{"schema": 7, "kind": "latency"}', "schema 7; this version reads up to 2"),
         ('{"schema": 1, "kind": "latency", "member": 3}', "'member' is 3"),
         ('{"schema": 1, "kind": "latency", "member": NaN}', "NaN is no number"),
     ],
@@ -264,7 +312,7 @@ def test_missing_empty_and_unwritable_are_refused(tmp_path):
     crooked = copy.deepcopy(accuracy())
     crooked["metrics"]["confusion"]["matrix"] = [[1, 2]]
     with pytest.raises(UserError, match="confusion matrix"):
-        report.boards([crooked])
+        boards([crooked])
 
 
 def run_command(argv) -> int:
@@ -285,6 +333,23 @@ def test_command_ends_with_the_path(tmp_path, capsys, monkeypatch):
     assert json.loads(capsys.readouterr().out)["report"] == lines[-1]
     with pytest.raises(UserError, match="--budget-ms is -1"):
         run_command([*paths, "--out", "out", "--budget-ms", "-1"])
+
+
+def test_the_budget_is_moved_in_a_browser_and_chooses_as_pick_does(tmp_path, open_page):
+    rows = family_rows()
+    path = report.write_report(rows, tmp_path / "out")
+    for n, budget in enumerate((5, 7, 13, 50)):
+        move = f"""const field = document.querySelector(".budgeted input[type=number]");
+field.value = "{budget}"; field.dispatchEvent(new Event("input"));\nroot.dataset.ready = "yes";"""
+        moved = path.with_name(f"moved{n}.html")
+        moved.write_text(re.sub(r"script-src '[^']+'", "script-src 'unsafe-inline'", path.read_text().replace('root.dataset.ready = "yes";', move)))
+        dom = open_page(moved)
+        told = re.search(r"<output>([^<]*)</output>", dom[dom.index('class="budgeted"') :]).group(1)
+        try:
+            assert told.startswith(pick(rows, budget_ms=budget)["member"] + ":")
+        except NothingFits:
+            assert told == "nothing fits"
+        assert "data-error" not in re.search(r"<html[^>]*>", dom).group()
 
 
 def test_page_renders_in_a_browser(tmp_path, open_page):

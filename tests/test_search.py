@@ -18,6 +18,7 @@ from export.search import (  # noqa: E402
     MOST_IN_FLOAT,
     NEGLIGIBLE,
     SAME_TIME,
+    join_halves,
     report_accuracy,
     score,
     search,
@@ -78,6 +79,14 @@ def test_a_percent_of_time_is_worth_several_of_divergence():
 def test_of_divergences_that_nobody_can_see_the_faster_file_is_taken():
     tiny, none = {"divergence": NEGLIGIBLE / 2, "relative_time": 0.99}, {"divergence": 0.0, "relative_time": 1.0}
     assert score(tiny) < score(none) < score({"divergence": 2 * NEGLIGIBLE, "relative_time": 0.99})
+
+
+def test_a_joined_image_has_the_left_half_of_one_and_the_right_half_of_another():
+    images = np.broadcast_to(np.arange(6, dtype=np.uint8)[:, None, None, None], (6, 5, 5, 3))
+    joined = join_halves(images)
+    assert joined[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5] and joined[:, 4, 4, 2].tolist() == [3, 4, 5, 0, 1, 2]
+    assert (joined[:, :, :2] == images[:, :, :2]).all() and not (joined[:, :, 2:] == images[:, :, 2:]).any()
+    assert (join_halves(images[:1]) == images[:1]).all() and (images[:, 0, 4, 0] == np.arange(6)).all()
 
 
 def test_labels_are_reported_and_change_nothing(found):

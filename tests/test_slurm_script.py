@@ -113,6 +113,7 @@ def bash(tmp_path):
             while not (tmp_path / "ready").exists() and time.monotonic() < end:
                 time.sleep(0.02)
             process.send_signal(number)
+            (tmp_path / "sent").touch()
         out, err = process.communicate(timeout=30)
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
@@ -277,7 +278,7 @@ def test_srun_that_dies_of_usr1_because_it_was_not_listening_yet_comes_back(bash
 
 def test_term_is_not_passed_on_and_nothing_comes_back(bash, tmp_path):
     """SLURM tells the tasks itself; srun would kill them."""
-    code = 'trap "touch $OUT/hurt" TERM\ntouch "$OUT/ready"\nsleep 0.7\nexit 75'
+    code = 'trap "touch $OUT/hurt" TERM\ntouch "$OUT/ready"\nwhile [ ! -e "$OUT/sent" ]; do sleep 0.05; done\nsleep 0.3\nexit 75'
     done = bash(sbatch_script(here(tmp_path), Cluster()), code, signals=(signal.SIGTERM,))
     assert done.returncode == 75 and requeued(tmp_path) == [] and not (tmp_path / "hurt").exists()
     assert "ended with exit code 75" in done.stderr

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.verify import MAX_DP, gate, hostile_images, is_refused, parity, parity_holds, tell_verdict
+from family.cli import main
 
 FLAT = [(np.arange(4), 4)]
 TREE = [(np.array([0, 0, 1, 1]), 2), (np.arange(4), 4)]
@@ -153,3 +154,9 @@ def test_hostile_images_are_of_the_models_shape_and_all_differ():
         assert len({image.tobytes() for image in images}) == len(images)
         assert (images.min(), images.max()) == (0, 255)
         assert np.array_equal(images, hostile_images(px))
+
+
+@pytest.mark.parametrize("points", ["nan", "inf"])
+def test_a_drop_that_is_no_number_would_let_everything_pass(points, tmp_path, capsys):
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "bundle"), "--max-drop", points]) == 2
+    assert "--max-drop takes a number of percentage points" in capsys.readouterr().err

@@ -52,7 +52,45 @@ def test_a_whole_bundle_holds(whole, capsys):
     assert verified(whole, capsys)[:2] == (0, [])
     assert main(["verify", str(whole)]) == 0
     said = capsys.readouterr().out
+    assert "not recomputed: the card does not tell how many convolutions were left in float on purpose" in said
     assert "WRONG" not in said and "100.0% of 4 stored inputs" in said and "image uint8 [N, 32, 32, 3]" in said
+
+
+def test_stored_answers_of_other_categories_are_told(bundle, capsys):
+    images, answers = open_bundle(bundle).samples("fp32")
+    write_samples(bundle, images, {"fp32": answers, "int8": answers[:, :-1]})
+    seal(bundle)
+    code, found, said = verified(bundle, capsys)
+    assert (code, found) == (1, ["int8 answers"]) and "the stored ones are of shape (4, 2)" in said
+
+
+def test_answers_that_are_no_numbers_are_a_failure(bundle, capsys, photo):
+    def spoil(model):
+        weights = model.graph.initializer[0]
+        weights.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weights) * np.float32("nan"), weights.name))
+
+    rewrite(bundle, spoil)
+    seal(bundle)
+    code, found, said = verified(bundle, capsys)
+    assert (code, found) == (1, ["int8 answers"]) and "the answers of 1 of 1 images are no numbers" in said
+    (bundle / "photo.jpg").write_bytes(photo(1))
+    assert main(["predict", str(bundle), str(bundle / "photo.jpg"), "--scheme", "int8", "--json"]) == 1
+    assert "are no numbers" in capsys.readouterr().err
+
+
+def test_classes_in_another_order_than_the_trees_are_refused(bundle, capsys, photo):
+    """Of which the best category and the levels above it would be told of different ones."""
+    card = read_json(bundle / "card.json")
+    seal(bundle, classes=card["classes"][::-1], paths=card["paths"][::-1])
+    (bundle / "photo.jpg").write_bytes(photo(1))
+    assert main(["predict", str(bundle), str(bundle / "photo.jpg")]) == 2
+    assert "not in the order of their tree's leaves" in capsys.readouterr().err
+    assert main(["verify", str(bundle)]) == 2
+
+
+def test_brackets_without_end_are_no_card(bundle, capsys):
+    (bundle / "card.json").write_text("[" * 200_000)
+    assert main(["verify", str(bundle)]) == 2 and "is not valid JSON" in capsys.readouterr().err
 
 
 def test_a_file_outside_of_the_bundle_is_none_of_it(bundle, capsys):

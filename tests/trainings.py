@@ -1,5 +1,6 @@
 """Trainings for tests: real ones, of a tiny model on made-up listings, in processes of their own."""
 
+import contextlib
 import json
 import os
 import signal
@@ -41,7 +42,11 @@ def weights_of(run: Path) -> dict[str, np.ndarray]:
 
 
 def children_of(pid: int) -> list[int]:
-    return [int(word) for task in Path(f"/proc/{pid}/task").iterdir() for word in (task / "children").read_text().split()]
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def rank_of(pid: int) -> str:

@@ -57,11 +57,12 @@ def decode_rgb(data: bytes) -> Image.Image:
         if image.width * image.height > MAX_PIXELS:
             raise ImageError(f"{image.width} x {image.height} pixels; at most {MAX_PIXELS // 1_000_000} megapixels are decoded")
         image.load()
-        image = ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)  # which copies nothing where there is nothing to turn
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             rgba = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-        return _eight_bits(image).convert("RGB")
+        image = _eight_bits(image)
+        return image if image.mode == "RGB" else image.convert("RGB")
     except ImageError:
         raise
     except UnidentifiedImageError as error:

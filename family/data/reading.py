@@ -2,19 +2,19 @@
 
 import collections
 import concurrent.futures
-import os
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from family.data.dataset import Rows
 from family.data.images import ImageError, Preprocessing, decode_image, decode_sizes
+from family.machine import n_cores
 
 
 def map_ahead(function: Callable, items: Iterable, ahead: int = 64) -> Iterator:
     """Map with one thread a core, in order, with at most `ahead` items under way: memory does not grow with their number."""
     waiting = collections.deque()
-    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with concurrent.futures.ThreadPoolExecutor(n_cores()) as pool:
         for item in items:
             waiting.append(pool.submit(function, item))
             if len(waiting) >= ahead:

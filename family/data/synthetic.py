@@ -2,7 +2,6 @@
 
 import math
 import multiprocessing
-import os
 from collections.abc import Iterator
 from functools import partial
 
@@ -11,6 +10,7 @@ import numpy as np
 from family.data.catalogue import category_ids, grow_leaves
 from family.data.drawing import make_item
 from family.data.photographing import draw_light, draw_scene, photograph
+from family.machine import n_cores
 
 IMAGE_PX = 160
 WORTH_PROCESSES = 2000  # listings; fewer are drawn before a pool of processes has started
@@ -59,7 +59,7 @@ def draw_listings(leaves: list[tuple[str, str]], n_listings: int, seed: int, ima
     image is `image_px`. Many are drawn on all cores.
     """
     draw = partial(_draw_one, leaves, np.cumsum(listing_counts(len(leaves), n_listings, seed)), n_listings, seed, image_px)
-    n_workers = len(os.sched_getaffinity(0))
+    n_workers = n_cores()
     if n_listings < WORTH_PROCESSES or n_workers == 1:
         yield from map(draw, range(n_listings))
         return

@@ -12,6 +12,8 @@ variance V: n' = R (1 - R) / V, which keeps it within 0..1 and of use close to i
 
 import numpy as np
 
+from family.evaluation.wilson import wilson
+
 Z_95 = 1.959964
 # Of a listing, added to what varies in a macro share, because few errors in small categories show too little of it; see `macro_interval`.
 _UNSEEN = 0.1
@@ -58,7 +60,7 @@ def share_interval(sums: np.ndarray, sizes: np.ndarray) -> list[float]:
     variance = _ratio_variance(sums, sizes)
     alike = n**2 / (sizes**2).sum()
     effective = min(n, share * (1 - share) / variance) if variance > 0 and 0 < share < 1 else alike
-    return _wilson(float(share), float(effective), t_975(n_listings - 1))
+    return wilson(float(share), float(effective), t_975(n_listings - 1))
 
 
 def ratio_interval(sums: np.ndarray, sizes: np.ndarray) -> list[float]:
@@ -90,7 +92,7 @@ def macro_interval(sums: np.ndarray, sizes: np.ndarray, groups: np.ndarray) -> l
     means, variance, alike, df = _by_group(sums, sizes, groups)
     macro = float(means.mean())
     effective = macro * (1 - macro) / (variance + _UNSEEN / alike**2) if 0 < macro < 1 else alike
-    return _wilson(macro, float(effective), t_975(df)) if len(sums) > 1 else [0.0, 1.0]
+    return wilson(macro, float(effective), t_975(df)) if len(sums) > 1 else [0.0, 1.0]
 
 
 def macro_difference(sums: np.ndarray, sizes: np.ndarray, groups: np.ndarray) -> list[float]:
@@ -133,10 +135,3 @@ def _by_group(sums: np.ndarray, sizes: np.ndarray, groups: np.ndarray) -> tuple[
     total = float(variances.sum())
     df = total**2 / float((variances**2 / degrees).sum()) if total > 0 else float(degrees.sum())
     return means, total / k**2, k**2 / float((1 / m).sum()), df
-
-
-def _wilson(share: float, n: float, t: float) -> list[float]:
-    spread = t**2 / n
-    middle = (share + spread / 2) / (1 + spread)
-    half = (share * (1 - share) * spread + spread**2 / 4) ** 0.5 / (1 + spread)
-    return [max(0.0, middle - half), min(1.0, middle + half)]

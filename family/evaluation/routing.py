@@ -15,9 +15,12 @@ V has what they lose:
 
 The answer is a distribution (its sum is T, as the general model's), its best leaf is the submodel's best, and where that was so anyway (s = 1)
 it is the same as soft for V.
+
+A vertical may have a threshold: where the general model gives its best leaf at least this probability, it is sure enough, P stands, and the submodel is not
+asked.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -25,29 +28,45 @@ NONE = -1  # the route of a row that no vertical answers
 MARGIN = 1e-4  # above what float32 rounds away
 
 
-def route(general: np.ndarray, parts: list[np.ndarray]) -> np.ndarray:
+def groups_of(parts: Sequence[np.ndarray], n_classes: int) -> np.ndarray:
+    """Return float64 [n_classes, 1 + parts], 1 where a class is of none of the verticals, or of one of them."""
+    groups = np.zeros((n_classes, 1 + len(parts)))
+    groups[:, 0] = 1
+    for k, part in enumerate(parts, 1):
+        groups[part, k], groups[part, 0] = 1, 0
+    return groups
+
+
+def route(
+    general: np.ndarray, parts: list[np.ndarray], thresholds: Sequence[float] | None = None, groups: np.ndarray | None = None
+) -> np.ndarray:  # fmt: skip
     """Return int [n], the index of the part that answers each row, or NONE.
 
     Args:
         general: float [n, n_classes] probabilities.
         parts: int [k] classes of each vertical.
+        thresholds: of each part; infinite, or None for all, where its submodel is always asked.
+        groups: of `groups_of`, for one who asks often: single rows are routed in some 10 µs with it.
     """
-    general = general.astype(np.float64)
-    masses = np.stack([general[:, part].sum(axis=1) for part in (_rest(parts, general.shape[1]), *parts)], axis=1)
-    return masses.argmax(axis=1) - 1
+    groups = groups_of(parts, general.shape[1]) if groups is None else groups
+    routes = (general.astype(np.float64) @ groups).argmax(axis=1) - 1
+    if thresholds is not None:
+        routes[general.max(axis=1) >= np.append(thresholds, np.inf)[routes]] = NONE  # NONE, -1, takes the last
+    return routes
 
 
 def _rest(parts: list[np.ndarray], n_classes: int) -> np.ndarray:
     return np.setdiff1d(np.arange(n_classes), np.concatenate([*parts, np.empty(0, int)]))
 
 
-def answer_hard(general: np.ndarray, parts: list[np.ndarray], sub_of: Callable) -> np.ndarray:
+def answer_hard(
+    general: np.ndarray, parts: list[np.ndarray], sub_of: Callable, thresholds: Sequence[float] | None = None, groups: np.ndarray | None = None
+) -> np.ndarray:  # fmt: skip
     """Return float32 [n, n_classes]; `sub_of(index of a part, int rows)` gives float [rows, k] and is asked for routed rows alone."""
-    found, routes = general.astype(np.float32), route(general, parts)
-    for k, part in enumerate(parts):
+    found, routes = general.astype(np.float32), route(general, parts, thresholds, groups)
+    for k in sorted(set(routes.tolist()) - {NONE}):
         rows = np.flatnonzero(routes == k)
-        if len(rows):
-            found[rows] = _hand_over(general[rows], part, sub_of(k, rows))
+        found[rows] = _hand_over(general[rows], parts[k], sub_of(k, rows))
     return found
 
 

@@ -1,5 +1,7 @@
 """Does splitting into verticals pay? Five ways to answer the same rows, compared with the first one by paired intervals."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from family.data.dataset import Rows
@@ -21,9 +23,10 @@ _EVERYWHERE = ("general", "hard", "soft")  # what answers a row of no vertical
 class Comparison:
     """Gathers the five ways' answers batch by batch; of the probabilities it keeps no more than `Answers` do."""
 
-    def __init__(self, rows: Rows, parts: dict[str, np.ndarray]):
-        """`rows` have the general model's classes; `parts` are int [k], the classes of each vertical in its submodel's order."""
-        self.rows, self.parts = rows, parts
+    def __init__(self, rows: Rows, parts: dict[str, np.ndarray], thresholds: Sequence[float] | None = None):
+        """`rows` have the general model's classes; `parts` are int [k], the classes of each vertical in its submodel's order; `thresholds` are of hard
+        routing, see `family.evaluation.routing`."""
+        self.rows, self.parts, self._thresholds = rows, parts, thresholds
         self._levels = level_maps(rows.ontology)
         self._owner_of = np.full(len(rows.ontology.leaves), NONE)
         for k, part in enumerate(parts.values()):
@@ -37,14 +40,14 @@ class Comparison:
         labels = self.rows.labels[self._n : self._n + len(general)]
         self._n += len(general)
         parts, owners = list(self.parts.values()), self._owner_of[labels]
-        self._routes.append(route(general, parts))
+        self._routes.append(route(general, parts, self._thresholds))
         own = {way: np.zeros(general.shape) for way in ("restricted", "submodel")}
         for k, (name, part) in enumerate(self.parts.items()):
             own["restricted"][owners == k] = restrict(general[owners == k], part)
             own["submodel"][owners == k] = place(subs[name][owners == k], part, general.shape[1])
         names = list(self.parts)
         chained = {
-            "hard": answer_hard(general, parts, lambda k, rows: subs[names[k]][rows]),
+            "hard": answer_hard(general, parts, lambda k, rows: subs[names[k]][rows], self._thresholds),
             "soft": answer_soft(general, parts, lambda k, rows: subs[names[k]][rows]),
         }
         for way, found in {"general": general, **own, **chained}.items():

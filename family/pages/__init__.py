@@ -4,7 +4,7 @@ from family.pages.charts import bars, heatmap, lines, scatter, standalone
 from family.pages.curves import curve, differences, reliability
 from family.pages.inline import path
 from family.pages.photos import answers, gallery, photo, photos
-from family.pages.shell import bullets, cards, definitions, details, figure, heading, multiples, page, paragraph, tiles
+from family.pages.shell import budgeted, bullets, cards, definitions, details, figure, heading, multiples, page, paragraph, tiles
 from family.pages.tables import table
 from family.pages.text import (
     NOTHING,
@@ -24,6 +24,7 @@ __all__ = [
     "amount",
     "answers",
     "bars",
+    "budgeted",
     "bullets",
     "cards",
     "csv_table",

@@ -25,12 +25,16 @@ def scatter(
     y_max: float = float("inf"),
     budget: float | None = None,
     budget_label: str = "",
+    drags: bool = False,
 ) -> str:
-    """Draw points, the front through those that are on it, and where wanted the budget as a vertical line.
+    """Draw points, the front through those that are on it, and where wanted the budget as a vertical line, which `shell.budgeted` lets the reader move.
 
     A point is `{"x", "y", "label"}` with, where wanted, `"group"` (its colour and shape), `"front": True`,
     `"quiet": True` (hollow, unlabelled) and `"hint"` (shown on hover). Points on the front are labelled
     first; a label without room is left out.
+
+    Args:
+        drags: tell the page's script what it needs to move the budget; points that are not quiet can be chosen.
     """
     groups = list(dict.fromkeys(p["group"] for p in points if p.get("group") and not p.get("quiet")))
     known = [p["x"] for p in points] + ([budget] if budget and points else [])
@@ -47,16 +51,19 @@ def scatter(
     x_ticks = [(to_x(v), f"{v:g}") for v in axes.ticks(x_ends, round(width / 75), log=log_x)]
     y_ticks = [(to_y(v), f"{v:g}") for v in axes.ticks(y_ends, 6)]
     parts += [*axes.frame(box, x_ticks, y_ticks), word(box[2], box[3] + 38, x_label, "strong", "end")]
-    if budget:
-        parts.append(stroke(to_x(budget), box[1], to_x(budget), box[3], "budget"))
-    spots = [{**p, "x": to_x(p["x"]), "y": to_y(p["y"])} for p in sorted(points, key=_importance)]
+    if budget or drags:
+        x = to_x(budget or x_ends[1])
+        hidden = "" if budget else ' visibility="hidden"'
+        parts.append(f'<g class="budget-line"{hidden}>{stroke(x, box[1], x, box[3], "budget")}</g>')
+    spots = [{**p, "ms": p["x"], "gain": p["y"], "x": to_x(p["x"]), "y": to_y(p["y"])} for p in sorted(points, key=_importance)]
     steps = _steps([s for s in spots if s.get("front")])
     parts += [stroke(*step, "front") for step in steps]
-    parts += [_spot(spot, groups) for spot in reversed(spots)]
+    parts += [_spot(spot, groups, drags) for spot in reversed(spots)]
     parts += _spot_labels(spots, steps, box, to_x(budget) if budget else None)
     front = ", ".join(plain(p["label"]) for p in points if p.get("front"))
     told = f"{len(points)} points, {y_label} against {x_label}." + (f" On the front: {front}." if front else "")
-    return svg(parts, width, box[3] + 48, title, told)
+    ends = f' data-low="{x_ends[0]:g}" data-high="{x_ends[1]:g}" data-left="{box[0]:g}" data-right="{box[2]:g}"' if drags else ""
+    return svg(parts, width, box[3] + 48, title, told).replace("<svg", f"<svg{ends}", 1)
 
 
 def lines(
@@ -211,12 +218,14 @@ def _steps(front: Sequence[dict]) -> list[tuple[float, float, float, float]]:
     return steps
 
 
-def _spot(spot: dict, groups: Sequence[str]) -> str:
+def _spot(spot: dict, groups: Sequence[str], drags: bool) -> str:
     place = groups.index(spot["group"]) if spot.get("group") in groups else 0
     kind = "hollow" if spot.get("quiet") else f"{_series(place)} ring"
     radius = 6.5 if spot.get("front") else 5
     hint = escape(spot.get("hint") or spot["label"])
-    return f"<g><title>{hint}</title>{marker(spot['x'], spot['y'], radius, place, kind)}</g>"
+    told = f' data-ms="{spot["ms"]:g}" data-gain="{spot["gain"]:g}"' if drags else ""
+    told += f' data-name="{escape(plain(spot.get("name") or spot["label"]))}"' if drags and not spot.get("quiet") else ""
+    return f"<g{told}><title>{hint}</title>{marker(spot['x'], spot['y'], radius, place, kind)}</g>"
 
 
 def _spot_labels(spots: Sequence[dict], steps: Sequence[tuple], box: axes.Box, budget_x: float | None) -> list[str]:

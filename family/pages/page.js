@@ -100,5 +100,52 @@ function download(name, text) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000); // some browsers read it only after the click
 }
 
+// A budget that the reader moves
+
+function setUpBudget(box) {
+  const range = box.querySelector("input[type=range]");
+  const field = box.querySelector("input[type=number]"), told = box.querySelector("output");
+  const charts = [...box.querySelectorAll("svg[data-low]")];
+  const [low, high] = [Math.log(box.dataset.low), Math.log(box.dataset.high)];
+  const members = [...charts[0].querySelectorAll("[data-name]")].map(({ dataset }) => ({ ...dataset, ms: Number(dataset.ms), gain: Number(dataset.gain) }));
+  const places = charts.map(({ dataset: { left, right, low: from, high: to } }) => (ms) =>
+    Number(left) + (Number(right) - Number(left)) * (Math.log(ms) - Math.log(from)) / (Math.log(to) - Math.log(from)));
+  members.sort((a, b) => b.gain - a.gain || a.ms - b.ms);
+
+  const show = (ms) => {
+    if (!(ms > 0)) return;
+    charts.forEach((chart, index) => {
+      const line = chart.querySelector(".budget-line"), [left, right] = [Number(chart.dataset.left), Number(chart.dataset.right)];
+      const x = Math.min(Math.max(places[index](ms), left), right);
+      line.removeAttribute("visibility");
+      for (const end of ["x1", "x2"]) line.firstElementChild.setAttribute(end, x.toFixed(1));
+      for (const spot of chart.querySelectorAll("[data-ms]")) spot.classList.toggle("over", Number(spot.dataset.ms) > ms);
+    });
+    const best = members.find((member) => member.ms <= ms);
+    told.textContent = best ? `${best.name}: ${best.gain.toFixed(1)} %, p99 at most ${best.ms.toPrecision(3)} ms` : "nothing fits";
+    range.setAttribute("aria-valuetext", `${ms.toPrecision(3)} ms`);
+  };
+  const move = (ms, from) => {
+    if (from !== range) range.value = Math.round(1000 * (Math.log(ms) - low) / (high - low));
+    if (from !== field) field.value = Number(ms.toPrecision(3));
+    show(ms);
+  };
+  range.addEventListener("input", () => move(Math.exp(low + (high - low) * range.value / 1000), range));
+  field.addEventListener("input", () => { if (Number(field.value) > 0) move(Number(field.value), field); });
+  for (const chart of charts) {
+    const drag = (event) => {
+      const at = chart.getBoundingClientRect(), { left, right, low: from, high: to } = chart.dataset;
+      const x = (event.clientX - at.left) / at.width * chart.viewBox.baseVal.width;
+      const share = Math.min(Math.max((x - left) / (right - left), 0), 1);
+      move(Math.exp(Math.log(from) + share * (Math.log(to) - Math.log(from))), chart);
+    };
+    chart.addEventListener("pointerdown", (event) => { chart.setPointerCapture(event.pointerId); drag(event); });
+    chart.addEventListener("pointermove", (event) => { if (event.buttons) drag(event); });
+  }
+  if (box.dataset.budget) move(Number(box.dataset.budget));
+  else field.placeholder = "p99";
+}
+
+for (const box of document.querySelectorAll(".budgeted")) setUpBudget(box);
 for (const box of document.querySelectorAll(".tabled")) setUp(box);
 root.dataset.ready = "yes";

@@ -48,6 +48,18 @@ def figure(chart: str, caption: str = "", *, heading: str = "", narrow: str = ""
     return f'<figure{kind}>{above}<div class="wide">{chart}</div>{small}{below}</figure>\n'
 
 
+def budgeted(figure: str, low: float, high: float, budget: float | None) -> str:
+    """Return a figure whose charts were drawn with `drags=True`, with the budget, in ms from low to high, to be moved and what fits it told; without the
+    page's script the figure is as it was."""
+    step = 'min="0" max="1000" step="1" value="1000"'
+    return (
+        f'<div class="budgeted" data-low="{low:g}" data-high="{high:g}" data-budget="{budget or ""}"><div class="tools">'
+        f'<label>budget <input type="range" {step} autocomplete="off" aria-label="budget, logarithmic"></label>'
+        '<label><input type="number" min="0" step="any" autocomplete="off"> ms</label><output></output></div>\n'
+        f"{figure}</div>\n"
+    )
+
+
 def multiples(figures: Sequence[str]) -> str:
     """Return small figures side by side, as many in a row as fit; nothing for none."""
     return f'<div class="multiples">{"".join(figures)}</div>\n' if figures else ""

@@ -34,6 +34,7 @@ CHART_CSS = (
 .chart .front {{ stroke: var(--text); stroke-width: 1.5; fill: none; stroke-opacity: .55 }}
 .chart .budget {{ stroke: var(--bad); stroke-width: 1.5; stroke-dasharray: 5 4 }}
 .chart .budget-text {{ fill: var(--bad) }}
+.chart .over {{ opacity: .25 }}
 .chart .backdrop {{ fill: var(--bg) }}
 """
     + "".join(f".chart .c{i} {{ fill: var(--c{i}); stroke: var(--c{i}) }}\n" for i in range(1, N_SERIES + 1))

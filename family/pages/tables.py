@@ -12,12 +12,12 @@ from family.pages.text import cell_text, escape, plain
 def table(rows: Sequence[dict], columns: Sequence[dict], *, caption: str = "", find: str = "", step: int = 0, file: str = "") -> str:
     """Return a table that sorts when a heading is pressed; cells without a value stay at the bottom.
 
-    A column is `{"key", "label"}` with, where wanted, `"text"` (a function that formats the value), `"help"`
-    (shown on hover), `"high": True` (the first press sorts the highest up), `"bar": True` (a share from 0 to 1
-    that is also drawn), `"wrap"` (text to the left, in several lines, at least so many pixels wide), `"path": True`
-    (a category's path), `"choices": True` (a filter that offers its values) and `"least"` (the label of a filter
-    that asks for a number); a newline in a label starts a second line. A row may hold `"tags"`, a list of (text,
-    `good`|`bad`|`plain`) shown beside its first cell, and `"quiet": True`, which greys it.
+    A column is `{"key", "label"}` with, where wanted, `"text"` (a function that formats the value), `"beside"` (the key
+    of a text that stands below it in small), `"help"` (shown on hover), `"high": True` (the first press sorts the
+    highest up), `"bar": True` (a share from 0 to 1 that is also drawn), `"wrap"` (text to the left, in several lines, at
+    least so many pixels wide), `"path": True` (a category's path), `"choices": True` (a filter that offers its values)
+    and `"least"` (the label of a filter that asks for a number); a newline in a label starts a second line. A row may
+    hold `"tags"`, a list of (text, `good`|`bad`|`plain`) shown beside its first cell, and `"quiet": True`, which greys it.
 
     Args:
         find: the label of a field that keeps the rows with the words typed; none when empty.
@@ -75,6 +75,8 @@ def _row(row: dict, columns: Sequence[dict]) -> str:
         value = row.get(column["key"])
         sort_by = "" if value is None else f"{value:.6g}" if isinstance(value, float) else escape(value)
         text = path(value) if column.get("path") and value is not None else escape(cell_text(row, column))
+        beside = row.get(column.get("beside"))
+        text += "" if beside is None else f"<br><small>{escape(beside)}</small>"
         kind = ' class="wrap"' if column.get("wrap") else ""
         if place == 0:
             tags = "".join(f' <span class="tag {look}">{escape(tag)}</span>' for tag, look in row.get("tags", ()))

@@ -41,12 +41,12 @@ def amount(value: float | None) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def points(value: float | None) -> str:
+def points(value: float | None, digits: int = 1) -> str:
     """Format a difference in percentage points with its sign."""
     if value is None:
         return NOTHING
-    shown = f"{value:+.1f}"
-    return "0.0" if float(shown) == 0 else shown.replace("-", "\u2212")
+    shown = f"{value:+.{digits}f}"
+    return shown[1:] if float(shown) == 0 else shown.replace("-", "\u2212")
 
 
 def cell_text(row: dict, column: dict) -> str:
@@ -64,8 +64,13 @@ def markdown(value: object) -> str:
 def markdown_table(rows: Sequence[dict], columns: Sequence[dict]) -> str:
     """Return a Markdown table: the first column to the left, the others to the right."""
     lines = [[markdown(column["label"]) for column in columns], ["---", *["---:"] * (len(columns) - 1)]]
-    lines += [[markdown(cell_text(row, column)) for column in columns] for row in rows]
+    lines += [[markdown(cell_text(row, column) + _beside(row, column)) for column in columns] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _beside(row: dict, column: dict) -> str:
+    beside = row.get(column.get("beside"))
+    return "" if beside is None else f" ({plain(beside)})"
 
 
 def csv_table(rows: Sequence[dict], fields: Sequence[str]) -> str:

@@ -1,12 +1,13 @@
 """The chains of a family: their files, and the steps that evaluate them."""
 
 import tomllib
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
 from family.card import FILE as CARD
-from family.chains import ROUTINGS, chain_text
-from family.errors import OtherOutput
+from family.chains import ROUTINGS, chain_text, check_thresholds
+from family.errors import OtherOutput, UserError
 from family.outputs import whole_file
 from family.plan.members import ChainOf
 from family.plan.steps import Step, standing
@@ -35,7 +36,8 @@ def renewed(step: Step, out: Path, chains: list[ChainOf]) -> Step:
 
 
 def write_chains(out: Path, chains: list[ChainOf]) -> None:
-    """Write the chains' files, which name bundles that need not be there yet. A file keeps the routing that somebody gave it."""
+    """Write the chains' files, which name bundles that need not be there yet. A file keeps the routing and the thresholds that
+    somebody gave it."""
     for chain in chains:
         with whole_file(_chain_file(out, chain)) as partial:
             partial.write_text(_chain_text(out, chain), encoding="utf-8")
@@ -44,16 +46,21 @@ def write_chains(out: Path, chains: list[ChainOf]) -> None:
 def _chain_text(out: Path, chain: ChainOf) -> str:
     verticals = {scope: out / "bundles" / member.folder for scope, member in chain.verticals.items()}
     path = _chain_file(out, chain)
-    return chain_text(path, out / "bundles" / chain.general.folder, verticals, _routing_there(path))
+    return chain_text(path, out / "bundles" / chain.general.folder, verticals, *_routing_there(path, verticals))
 
 
-def _routing_there(path: Path) -> str:
-    """Return the routing of a chain file, which somebody may have changed; the default where there is none that can be read."""
+def _routing_there(path: Path, verticals: Collection[str]) -> tuple[str, dict[str, float]]:
+    """Return the routing and the thresholds of a chain file, which somebody may have changed; the defaults where there is none that can be read."""
     try:
-        routing = tomllib.loads(path.read_text(encoding="utf-8")).get("routing")
+        told = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return "hard"
-    return routing if routing in ROUTINGS else "hard"
+        return "hard", {}
+    routing = told.get("routing") if told.get("routing") in ROUTINGS else "hard"
+    try:
+        check_thresholds(told.get("thresholds", {}), verticals, routing, path)
+    except UserError:
+        return routing, {}
+    return routing, told.get("thresholds", {})
 
 
 def _chain_file(out: Path, chain: ChainOf) -> Path:

@@ -1,7 +1,6 @@
 """Roughly how long a plan takes and how much room, from a table of variants measured on one machine; corrected by what steps took."""
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from family.card import read_card
 from family.data.dataset import Dataset
 from family.data.order import n_updates
 from family.data.splits import SPLITS
-from family.machine import cpu_model
+from family.machine import cpu_model, n_cores
 from family.models.variants import expected_step_ms, variant
 from family.plan.members import Member
 from family.plan.sharing import sharing
@@ -26,7 +25,7 @@ _FORWARD = 1 / 3  # of a training step
 _SERVED = 1 / 8  # ONNX Runtime's, of a training step
 _HEAD_UPDATE_S = 0.003
 _DECODE_S = 0.004
-_TIMED = 450  # images that `bench` times for a file, with those to warm up
+_TIMED, _LEAST_TIMED_S = 500, 6.0  # images that `bench` answers for a file: timed, to warm up, compared; how long it times at least, throughput too
 _BYTES_OF_A_SAMPLE_PX = 0.25  # a JPEG's bytes for each of its pixels
 _N_SAMPLES = 256
 
@@ -70,9 +69,11 @@ class Work:
     def evaluate_s(self) -> float:
         return 2 + self.rows["test"] * self._answer_s
 
-    def bench_s(self, n_schemes: int) -> float:
-        cores = len(os.sched_getaffinity(0))
-        return n_schemes * (_TIMED * (self.step_s * cores * _SERVED + _DECODE_S) + 3 + self.rows["test"] * self._answer_s)
+    def bench_s(self, n_schemes: int, n_rows: int) -> float:
+        """Return the seconds of timing a bundle's files and of their answers to so many rows."""
+        cores = n_cores()
+        timed_s = max(_TIMED * (self.step_s * cores * _SERVED + _DECODE_S), _LEAST_TIMED_S)
+        return n_schemes * (timed_s + 5 + n_rows * self._answer_s)
 
     @property
     def _answer_s(self) -> float:
@@ -146,7 +147,10 @@ def count_rows(dataset: Dataset, scope: str) -> dict[str, int]:
 def with_times(steps: list[Step], members: list[Member], works: list[Work]) -> list[Step]:
     """Return the steps with the seconds that each is expected to take on this machine."""
     schemes = [len(member.schemes.split(",")) for member in members]
-    of_all = {"bench": sum(work.bench_s(n) for work, n in zip(works, schemes, strict=True)), "report": 3.0}
+    # For chains, each member answers the validation rows of the whole tree.
+    n_val = max((work.rows["val"] for work in works), default=0) if any("--chains" in step.words for step in steps) else 0
+    timed_s = sum(work.bench_s(n, work.rows["test"] + n_val) for work, n in zip(works, schemes, strict=True))
+    of_all = {"bench": timed_s, "report": 3.0}
     of_all["evaluate"] = sum(work.evaluate_s() for work in works)  # of a chain: about as much as its members, which may be all
     of_one: dict[str, Callable[[Work], float]] = {"train": Work.train_s, "export": Work.export_s, "evaluate": Work.evaluate_s}
     times = [of_one[step.stage](works[step.member - 1]) if step.member else of_all[step.stage] for step in steps]
@@ -184,7 +188,7 @@ class Clock(Told):
         self._left: dict[tuple, Step] = {}
         self._began = now()
         self._begun: dict[tuple, bool] = {}  # words -> whether an earlier start is gone on with
-        self._machine = f"{cpu_model()}, {len(os.sched_getaffinity(0))} cores"
+        self._machine = f"{cpu_model()}, {n_cores()} cores"
         self._rows = _read(log)
 
     def expect(self, steps: Iterable[Step]) -> None:

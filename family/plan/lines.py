@@ -4,7 +4,7 @@ from pathlib import Path
 
 from family.card import FILE as CARD
 from family.plan.chaining import chain_step
-from family.plan.members import ChainOf, Member
+from family.plan.members import ChainOf, Member, can_mix
 from family.plan.sharing import FOLDER, sharing
 from family.plan.steps import Step
 
@@ -29,7 +29,8 @@ def plan(dataset: Path, out: Path, members: list[Member], chains: list[ChainOf] 
     steps += [chain_step(dataset, out, chain) for chain in chains]
     results = out / "results.jsonl"
     bundles = {str(_bundle(out, member)): _bundle(out, member) / CARD for member in members}
-    steps.append(_step(["bench", *bundles, "--out", results, "--data", dataset], uses=tuple(bundles.items())))
+    answers = ["--chains"] if can_mix(members, chains) else []
+    steps.append(_step(["bench", *bundles, "--out", results, "--data", dataset, *answers], uses=tuple(bundles.items())))
     steps.append(_step(["report", results, "--out", out / "report"], (results,)))
     return steps
 

@@ -85,6 +85,12 @@ def chains_of(members: list[Member], leaves_of: Callable[[str], Iterable[str]]) 
     return found
 
 
+def can_mix(members: list[Member], chains: list[ChainOf]) -> bool:
+    """Say whether any submodel may stand behind any general model: no two of the verticals share a leaf, which one chain that has them all shows."""
+    scopes = {scope_name(member.scope) for member in members if member.scope != GENERAL}
+    return any(set(chain.verticals) == scopes for chain in chains)
+
+
 def _no_chain(parts: list[Member], leaves_of: Callable[[str], Iterable[str]]) -> str:
     """Return why members of verticals can't be parts of one chain, or ""."""
     owner: dict[str, Member] = {}

@@ -1,7 +1,6 @@
 """`family produce`: the whole family of a dataset: train, export, evaluate, bench, report; here, or as arrays on a cluster."""
 
 import argparse
-import os
 import shutil
 import time
 from collections import Counter
@@ -11,6 +10,7 @@ from family import cli
 from family.card import FILE as CARD
 from family.data.dataset import open_dataset
 from family.errors import Failure, OtherOutput, UserError, unknown_name
+from family.machine import n_cores
 from family.outputs import locked, move_aside
 from family.plan import cluster
 from family.plan.chaining import chain_step, renewed, write_chains
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     cluster.check(args, stages)
     dataset, here = open_dataset(args.dataset), args.cluster is None
     members = select(read_members(args.members, args.weights), dataset, args.earlier, args.mapping)
-    works = works_of(members, dataset, len(os.sched_getaffinity(0)), here)
+    works = works_of(members, dataset, n_cores(), here)
     if args.fresh and args.out.exists() and not args.dry_run:
         with locked(args.out):  # or an error: somebody is at it
             print(f"moved the old {args.out} to {move_aside(args.out)}")
@@ -129,7 +129,7 @@ def _say(members: list[Member], steps: list[Step], left: list[Step], clock: Cloc
         by = "corrected by what members took here" if clock.is_corrected else (
             "from one measured machine and the variants' multiply-adds; corrected when the first member is trained"
         )  # fmt: skip
-        print(f"about {span(clock.left_s())} on the {len(os.sched_getaffinity(0))} cores here (rough: {by})")
+        print(f"about {span(clock.left_s())} on the {n_cores()} cores here (rough: {by})")
         if not here:
             print("`family forecast` tells of other machines")
 

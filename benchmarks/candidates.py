@@ -1,0 +1,176 @@
+"""What may be picked: the members of one scope on one machine, timed in one way, with their cost and how right they are."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+
+from benchmarks.boards import INVALID, NO_GAIN, state_of
+from benchmarks.measurements import number_at, part_of, scenario_of
+from family.errors import NothingFits, UserError
+from family.evaluation.wilson import wilson
+
+N_TOLD = 5  # of those that were left out
+ONE_SIDED = 1.645  # standard deviations, 95 %
+
+
+def candidates_of(boards: Sequence[dict], wanted) -> tuple[list[dict], list[dict]]:
+    """Return the candidates, and {"member", "why"} of what is left out although it was measured.
+
+    Args:
+        boards: of `benchmarks.boards.boards`.
+        wanted: a `benchmarks.pick.Wanted`.
+
+    Raises:
+        NothingFits: no member has both a latency that counts and an accuracy.
+        UserError: there is no such scope, machine, batch or metric, or accuracies are of different rows.
+    """
+    _check_metric(wanted.metric)
+    boards, older = _newest(_boards_of(boards, wanted))
+    everyone = [member for board in boards for member in board["members"]]
+    _refuse_other_rows([member for member in everyone if member["latency"] and member["accuracy"]])
+    kept, left_out = [], older
+    for member in everyone:
+        marks = {mark: why for mark, why in member["remarks"].items() if not (wanted.allow_invalid and mark in (INVALID, "no bound"))}
+        memory = number_at(member["latency"], "peak_memory_mb")
+        if marks:
+            left_out.append({"member": member["member"], "why": ", ".join(_told(*mark) for mark in member["remarks"].items())})
+        elif wanted.max_memory_mb is not None and memory is None:
+            left_out.append({"member": member["member"], "why": "its memory was not measured: run `family bench` again"})
+        elif wanted.max_memory_mb is not None and memory > wanted.max_memory_mb:
+            left_out.append({"member": member["member"], "why": f"holds {memory:.0f} MB, over {wanted.max_memory_mb:g}"})
+        else:
+            kept.append(_candidate(member, wanted))
+    found = [c for c in kept if c["accuracy"] is not None]
+    if kept and not found:
+        raise UserError(f"no member has the metric {wanted.metric!r}; it is a path in the metrics, as top1.macro or levels.2.micro")
+    if not found:
+        raise NothingFits(_why_none(everyone, left_out, wanted))
+    return found, left_out
+
+
+def _boards_of(found: Sequence[dict], wanted) -> list[dict]:
+    """Return the boards of the scope, the machine and the way of timing that are wanted."""
+    scopes = sorted({board["scope"] for board in found})
+    if wanted.scope not in scopes:
+        raise UserError(f"the results hold no member of the scope {wanted.scope!r}; they hold {', '.join(scopes)}")
+    found = [board for board in found if board["scope"] == wanted.scope and board["machine"]]
+    names = sorted({board["machine"]["machine"].get("name") for board in found})
+    if wanted.machine is None and len(names) > 1:
+        raise UserError(f"the results come from several machines; choose with --machine: {', '.join(names)}")
+    if wanted.machine is not None and wanted.machine not in names:
+        raise UserError(f"no measurement of the machine {wanted.machine!r}; there are {', '.join(names) or 'none'}")
+    found = [board for board in found if wanted.machine in (None, board["machine"]["machine"].get("name")) and scenario_of(board["machine"])[2] is None]
+    batches = sorted({scenario_of(board["machine"])[1] for board in found})
+    if found and wanted.batch not in batches:
+        raise UserError(f"nothing was timed with {wanted.batch} images a query, but with {', '.join(map(str, batches))}; "
+                        f"`family bench ... --batch {wanted.batch}` does")  # fmt: skip
+    return [board for board in found if scenario_of(board["machine"])[1] == wanted.batch]
+
+
+def _newest(boards: list[dict]) -> tuple[list[dict], list[dict]]:
+    """Return the boards of what the machine was last, and {"member", "why"} of what was timed before an upgrade or on another machine of its name."""
+    timed = [(state_of(board["machine"]), member) for board in boards for member in board["members"] if member["latency"]]
+    _, last = max(((str(member["latency"].get("at")), state) for state, member in timed), default=("", ()))
+    left_out = [{"member": member["member"], "why": f"timed {_told_state(member['latency'])}, and not as the newest"} for state, member in timed
+                if state != last]  # fmt: skip
+    return [board for board in boards if state_of(board["machine"]) == last], left_out
+
+
+def _told_state(latency: dict) -> str:
+    machine = latency["machine"]
+    version = part_of(machine, "versions", dict).get("onnxruntime")
+    return f"at {latency.get('at')} with onnxruntime {version} on {machine.get('cpu')}, {machine.get('cores')} cores"
+
+
+def _check_metric(metric: str) -> None:
+    """Refuse what isn't a share of which more is better: of a distance or a calibration error, the worst would be picked."""
+    if metric.split(".")[-1] not in ("micro", "macro") and not metric.removeprefix("listings.").startswith("hierarchical."):
+        raise UserError(f"--metric takes a share of right answers, of which more is better: top1.micro, top5.macro, levels.2.micro, levels.2.summed.macro, "
+                        f"thirds.tail.macro, hierarchical.f1; got {metric!r}")  # fmt: skip
+
+
+def _refuse_other_rows(members: list[dict]) -> None:
+    """Accuracies on different rows say nothing about which member is better."""
+    measured = {tuple(str(m["accuracy"]["dataset"].get(key)) for key in ("name", "split", "digest")) for m in members}
+    if len(measured) > 1:
+        told = "; ".join(f"{name} {split} ({digest[:7]})" for name, split, digest in sorted(measured))
+        raise UserError(f"accuracies were measured on different rows, which can't be compared: {told}; give results of one of them")
+
+
+def _why_none(members: list[dict], left_out: list[dict], wanted) -> str:
+    told = "; ".join(f"{c['member']}: {c['why']}" for c in left_out[:N_TOLD]) + (f" and {len(left_out) - N_TOLD} more" if len(left_out) > N_TOLD else "")
+    are_invalid = any(set(m["remarks"]) == {INVALID} for m in members)
+    hint = "; --allow-invalid takes INVALID measurements" if are_invalid and not wanted.allow_invalid else ""
+    return f"no member of the scope {wanted.scope!r} has a valid latency and an accuracy ({told or 'no measurement'}){hint}"
+
+
+def _told(mark: str, why: str) -> str:
+    return why if mark == NO_GAIN else f"{mark} ({why})" if why else mark
+
+
+def _candidate(member: dict, wanted) -> dict:
+    accuracy = number_at(member["accuracy"]["metrics"], *wanted.metric.split("."))
+    return {
+        "member": member["member"],
+        "accuracy": accuracy,
+        "accuracy_lower": _surely(member["accuracy"], wanted.metric, accuracy),
+        "cost_ms": _cost(member["member"], member["latency"]["latency_ms"], wanted),
+        "images_per_s": member["images_per_s"],
+        "of": member,
+    }
+
+
+def told(candidate: dict) -> dict:
+    """Return a candidate as it is told: what it is and how it was timed, with the digest of its latency row."""
+    member = candidate["of"]
+    row = member["latency"]
+    return {
+        **{key: value for key, value in candidate.items() if key != "of"},
+        "bundle": row.get("bundle"),
+        "scheme": member["scheme"],
+        "latency_ms": {key: number_at(row["latency_ms"], key) for key in ("p50", "p99", "upper")},
+        "peak_memory_mb": number_at(row, "peak_memory_mb"),
+        "invalid_because": member["remarks"].get(INVALID),
+        "provider": row.get("provider"),
+        "threads": row.get("threads"),
+        "batch": scenario_of(row)[1],
+        "machine": row["machine"].get("name"),
+        "cpu": row["machine"].get("cpu"),
+        "measured_at": row.get("at"),
+        "model_sha256": member["model_sha256"],
+        "measurement": hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest(),
+    }
+
+
+def _cost(member: str, latency: dict, wanted) -> float:
+    """Return the percentile's bound. Of measurements of schema 1, which tell that of p99 alone, and of INVALID ones that were allowed and have none, the
+    percentile itself."""
+    percentile, has_uppers = wanted.percentile, isinstance(latency.get("uppers"), dict)
+    bound = number_at(latency, "uppers", f"p{percentile}") if has_uppers else number_at(latency, "upper") if percentile == "99" else None
+    may_be_itself = wanted.allow_invalid or not (has_uppers or percentile == "99")
+    cost = bound if bound is not None or not may_be_itself else number_at(latency, f"p{percentile}")
+    if cost is None:
+        raise UserError(f"{member} was measured without p{percentile}; run `family bench` again")
+    return cost
+
+
+def _surely(measured: dict, metric: str, accuracy: float | None) -> float | None:
+    """Return what the accuracy surely reaches; None where that is not known.
+
+    A mean over categories is no share of rows: rare categories decide how sure it is, which `evaluate` measures and its interval tells, as of the
+    shares of some rows alone.
+    """
+    metrics = measured["metrics"]
+    if not re.fullmatch(r"(top\d+|levels\.\d+(\.summed)?)\.micro", metric):
+        *path, name = metric.split(".")
+        for key in path:
+            metrics = metrics.get(key) if isinstance(metrics, dict) else None
+        interval = metrics.get(f"{name}_interval") if isinstance(metrics, dict) else None
+        return interval[0] if isinstance(interval, list) and interval and isinstance(interval[0], float) else None
+    return lower_bound(accuracy, int(number_at(metrics, "n_listings") or measured.get("n") or 0))
+
+
+def lower_bound(share: float | None, n: int) -> float | None:
+    """Return Wilson's one-sided 95 % lower bound of a share of n independent rows, None where it isn't known."""
+    return wilson(share, n, ONE_SIDED)[0] if share is not None and n else None

@@ -1,0 +1,204 @@
+"""`family pick --chain`: which general model, which submodels and which thresholds, by what they answered and how long they take. Pure."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from benchmarks.candidates import ONE_SIDED
+from benchmarks.chains.evidence import Evidence, General
+from benchmarks.chains.mixture import Way, alone, extra, handing_over, is_timed, percentile
+from benchmarks.measurements import number_at
+from family.errors import NothingFits, UserError
+from family.evaluation.wilson import wilson
+
+THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, None)  # of the general model's probability, above which a submodel is not asked; None: always asked
+MOST_A_VERTICAL = 24  # options that are combined
+
+
+@dataclass(frozen=True)
+class Option:
+    """What may be done with the rows of a vertical."""
+
+    submodel: str | None  # sha256; None: the general model answers alone
+    threshold: float | None
+    gain: float  # of the metric
+    asked: float  # share of all rows
+    ms: np.ndarray | None  # of the rows that are asked about, float64 ascending
+
+
+NOBODY = Option(None, None, 0.0, 0.0, None)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The most accurate general model alone within the budget, and how the chain's answers differ from its own."""
+
+    general: str
+    accuracy: float
+    cost_ms: float
+    won: int  # rows that the chain alone has right
+    lost: int  # and that it alone has
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A chain with what it is expected to do on rows like these."""
+
+    general: str
+    options: dict[str, Option]  # by vertical
+    accuracy: float
+    p50_ms: float
+    cost_ms: float  # the percentile that was asked for, with the shares of slow ways at their upper bounds
+    percentile_ms: float
+    beside: Beside | None = None
+
+
+def pick_chain(rows: Sequence[dict], evidence: Evidence, budget_ms: float, percent: float = 99, metric: str = "top1.micro") -> Chosen:
+    """Choose the chain with the highest expected accuracy whose percentile is within a budget; of equal ones, the faster.
+
+    Args:
+        rows: latency rows of one machine and setting, with `quantiles_ms`, of members that `evidence` knows.
+        metric: top1.micro, top1.macro, or levels.K.micro or .macro.
+
+    Raises:
+        NothingFits: none does; names the fastest.
+        UserError: there is no such metric, or no general model was both timed and asked.
+    """
+    timed = {row["model_sha256"]: row for row in rows if is_timed(row)}
+    node_of, weights = _weigh(evidence, metric)
+    alone_ms = {sha: alone(timed[sha]) for sha in evidence.generals if sha in timed}
+    if not alone_ms:
+        raise UserError("no general model was both timed with its stages and asked on validation rows: `family bench BUNDLE... --chains --data DATASET`")
+    nobody = dict.fromkeys(evidence.verticals, NOBODY)
+    right = {sha: _right(sha, nobody, evidence, node_of) for sha in alone_ms}
+    lone = [_expect(float(weights @ right[sha]), sha, nobody, timed, own_ms, len(evidence.truth), percent) for sha, own_ms in alone_ms.items()]
+    fastest = min(one.cost_ms for one in lone)  # a submodel only adds time
+    if fastest > budget_ms:
+        raise NothingFits(f"no chain fits p{percent:g} within {budget_ms:g} ms. The fastest takes {fastest:.2f} ms; a budget of {fastest:.2f} ms would do")
+    best = _most_accurate(evidence, timed, node_of, weights, alone_ms, budget_ms, percent)
+    other = min((one for one in lone if one.cost_ms <= budget_ms), key=lambda one: (-one.accuracy, one.cost_ms, one.general))
+    of_chain = _right(best.general, best.options, evidence, node_of)
+    won, lost = int((of_chain & ~right[other.general]).sum()), int((right[other.general] & ~of_chain).sum())
+    return replace(best, beside=Beside(other.general, other.accuracy, other.cost_ms, won, lost))
+
+
+def _most_accurate(evidence: Evidence, timed: dict[str, dict], node_of: np.ndarray, weights: np.ndarray, alone_ms: dict[str, np.ndarray], budget_ms: float,
+                   percent: float) -> Chosen:  # fmt: skip
+    """Return the most accurate chain, or general model alone, that is within a budget; one of them is."""
+    chains = []
+    for sha in alone_ms:
+        base, options = _options_of(sha, evidence, timed, node_of, weights)
+        chains += [(base + sum(option.gain for option in combined), sha, combined) for combined in itertools.product(*options)]
+    chains.sort(key=lambda chain: -chain[0])
+    best: Chosen | None = None
+    for accuracy, sha, combined in chains:
+        if best and accuracy < best.accuracy - 1e-9:
+            break
+        found = _expect(accuracy, sha, dict(zip(evidence.verticals, combined, strict=True)), timed, alone_ms[sha], len(evidence.truth), percent)
+        if found.cost_ms <= budget_ms and (best is None or (found.cost_ms, found.general) < (best.cost_ms, best.general)):
+            best = found
+    return best
+
+
+def _right(sha: str, options: dict[str, Option], evidence: Evidence, node_of: np.ndarray) -> np.ndarray:
+    """Return bool [n], the rows that a chain has right."""
+    general = evidence.generals[sha]
+    best = general.best.copy()
+    for place, name in enumerate(evidence.verticals):
+        option = options[name]
+        if option.submodel:
+            asked = _asked(general, place, option.threshold)
+            best[asked] = evidence.submodels[option.submodel].best[asked]
+    return node_of[best] == node_of[evidence.truth]
+
+
+def _asked(general: General, place: int, threshold: float | None) -> np.ndarray:
+    """Return bool [n], the rows that go to a vertical and are asked about."""
+    return (general.route == place) & (True if threshold is None else general.sure < threshold)
+
+
+def expect_again(chosen: Chosen, rows: Sequence[dict], asked: dict[str, float], n: int, percent: float) -> Chosen:
+    """Return what a chain is expected to take by other latency rows of its members, on other images.
+
+    Args:
+        asked: by vertical, the share of the n images that its submodel is asked about.
+    """
+    timed = {row["model_sha256"]: row for row in rows if is_timed(row)}
+    general = timed[chosen.general]
+    options = {name: replace(o, ms=_of_asked(general, timed[o.submodel]), asked=asked[name]) if o.submodel else o
+               for name, o in chosen.options.items()}  # fmt: skip
+    return _expect(chosen.accuracy, chosen.general, options, timed, alone(general), n, percent)
+
+
+def _weigh(evidence: Evidence, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the node of each class at the metric's level, and what each row counts."""
+    *path, kind = metric.split(".")
+    level = len(evidence.levels) if path == ["top1"] else int(path[1]) if len(path) == 2 and path[0] == "levels" and path[1].isdecimal() else 0
+    if kind not in ("micro", "macro") or not 1 <= level <= len(evidence.levels):
+        raise UserError(f"a chain is picked by top1.micro, top1.macro or levels.K.micro or .macro, K from 1 to {len(evidence.levels)}; got {metric!r}")
+    node_of = evidence.levels[level - 1]
+    truth = node_of[evidence.truth]
+    counts = np.bincount(truth)
+    weights = np.ones(len(truth)) / len(truth) if kind == "micro" else 1 / counts[truth] / np.count_nonzero(counts)
+    return node_of, weights
+
+
+def _expect(accuracy: float, sha: str, options: dict[str, Option], timed: dict[str, dict], own_ms: np.ndarray, n: int, percent: float) -> Chosen:
+    asked = [option for option in options.values() if option.submodel]
+    own_ms = own_ms + handing_over(timed[sha]) if asked else own_ms
+    ways = [Way(max(1 - sum(o.asked for o in asked), 0.0), own_ms), *(Way(o.asked, o.ms) for o in asked)]
+    slow = [Way(_at_most(o.asked, n), o.ms) for o in asked]
+    careful = [Way(max(1 - sum(way.share for way in slow), 0.0), own_ms), *slow]
+    margin = _margin([timed[sha], *(timed[o.submodel] for o in asked)], percent)
+    return Chosen(sha, options, accuracy, percentile(ways, 50), percentile(careful, percent) * margin, percentile(ways, percent))
+
+
+def _options_of(sha: str, evidence: Evidence, timed: dict[str, dict], node_of: np.ndarray, weights: np.ndarray) -> tuple[float, list[list[Option]]]:
+    """Return what a general model alone reaches, and for each vertical what may be done with its rows, without what another option beats in everything."""
+    general, truth = evidence.generals[sha], node_of[evidence.truth]
+    right = node_of[general.best] == truth
+    found: list[list[Option]] = [[NOBODY] for _ in evidence.verticals]
+    for other, submodel in evidence.submodels.items():
+        if other not in timed:
+            continue
+        place = evidence.verticals.index(submodel.vertical)
+        ms, own = _of_asked(timed[sha], timed[other]), node_of[submodel.best] == truth
+        better = weights * (own.astype(float) - right)
+        for threshold in THRESHOLDS:
+            rows = _asked(general, place, threshold)
+            found[place].append(Option(other, threshold, float(better[rows].sum()), float(rows.mean()), ms))
+    return float((weights * right).sum()), [_unbeaten(options) for options in found]
+
+
+def _unbeaten(options: list[Option]) -> list[Option]:
+    """Leave out what gains no more than another that asks no more often and is never slower; of the rest, no more than MOST_A_VERTICAL of the best."""
+    kept: list[Option] = []
+    for option in sorted(options, key=lambda option: (-option.gain, option.asked)):
+        if not any(other.gain >= option.gain and other.asked <= option.asked and _is_never_slower(other, option) for other in kept):
+            kept.append(option)
+    return kept if len(kept) <= MOST_A_VERTICAL else [*kept[: MOST_A_VERTICAL - 1], NOBODY]
+
+
+def _is_never_slower(one: Option, other: Option) -> bool:
+    return one.ms is None or (other.ms is not None and bool((one.ms <= other.ms).all()))
+
+
+def _of_asked(general: dict, submodel: dict) -> np.ndarray:
+    """Return float64 [N_DRAWN], ascending: what rows take that a submodel is asked about."""
+    return np.sort(alone(general) + handing_over(general) + extra(general, submodel))
+
+
+def _at_most(share: float, n: int) -> float:
+    """Return Wilson's one-sided 95 % upper bound of a share of n rows; of none, none is asked."""
+    return wilson(share, n, ONE_SIDED)[1] if share else 0.0
+
+
+def _margin(rows: Sequence[dict], percent: float) -> float:
+    """Return how far the bound of the percentile is above it, of the member where it is furthest."""
+    ratios = []
+    for row in rows:
+        upper, value = number_at(row, "latency_ms", "uppers", f"p{percent:g}"), number_at(row, "latency_ms", f"p{percent:g}")
+        ratios.append(upper / value if upper and value else 1.0)
+    return max(ratios)

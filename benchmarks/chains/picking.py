@@ -1,0 +1,167 @@
+"""`family pick --chain`: from results and what members answered to a chain with its file, ready to serve."""
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.boards import LEAST_AGREEMENT, setting_of
+from benchmarks.candidates import ONE_SIDED
+from benchmarks.chains.choosing import Chosen, pick_chain
+from benchmarks.chains.evidence import Evidence, read_evidence
+from benchmarks.chains.mixture import is_timed
+from benchmarks.measurements import number_at, part_of, scenario_of
+from export.chain import PICKED, chain_digest
+from family.errors import NothingFits, UserError
+
+SUFFIX = ".chains.parquet"  # of what `family bench --chains` writes beside its results
+
+
+def evidence_of(results: Sequence[Path]) -> Path:
+    """Return the file of answers beside results.
+
+    Raises:
+        UserError: there is none, or one beside each of several.
+    """
+    found = [path for path in (result.with_name(result.name + SUFFIX) for result in results) if path.is_file()]
+    if len(found) != 1:
+        told = ", ".join(str(path) for path in found) or "none"
+        raise UserError(f"--chain reads what members answered from one file beside the results; there is {told}: `family bench BUNDLE... --chains --data "
+                        "DATASET` writes it")  # fmt: skip
+    return found[0]
+
+
+def choose(rows: Sequence[dict], results: Sequence[Path], wanted) -> dict:
+    """Return the chosen chain as `family pick --chain --json` prints it.
+
+    Args:
+        wanted: a `benchmarks.pick.Wanted` with a budget.
+
+    Raises:
+        NothingFits: no chain is within the budget.
+        UserError: there is no budget, no evidence, or rows of several machines or settings.
+    """
+    return tell_chosen(*find_chain(rows, results, wanted), wanted)
+
+
+def find_chain(rows: Sequence[dict], results: Sequence[Path], wanted) -> tuple[Chosen, dict[str, dict], Evidence]:
+    """Return the chosen chain, the latency row of each file that it was chosen from, and what members answered; see `choose`."""
+    if wanted.budget_ms is None:
+        raise UserError("--chain wants --budget-ms")
+    if wanted.min_accuracy is not None or wanted.max_memory_mb is not None or wanted.batch != 1 or wanted.scope != "general":
+        raise UserError("--chain is picked by --budget-ms, --percentile, --metric, --machine and --allow-invalid alone, for single images of the whole tree")
+    evidence = read_evidence(evidence_of(results))
+    timed = _timed(rows, evidence, wanted)
+    chosen = pick_chain(list(timed.values()), evidence, wanted.budget_ms, float(wanted.percentile), wanted.metric)
+    return chosen, timed, evidence
+
+
+def _timed(rows: Sequence[dict], evidence: Evidence, wanted) -> dict[str, dict]:
+    """Return the newest row of each file that counts and that answered: single images, one machine, one setting."""
+    files = {*evidence.generals, *evidence.submodels}
+    meant = [row for row in rows if row["kind"] == "latency" and row["model_sha256"] in files and scenario_of(row)[:2] == ("single-stream", 1)]
+    machines = sorted({row["machine"]["name"] for row in meant})
+    if wanted.machine is not None and wanted.machine not in machines:
+        raise UserError(f"no measurement of the machine {wanted.machine!r}; there are {', '.join(machines) or 'none'}")
+    if wanted.machine is None and len(machines) > 1:
+        raise UserError(f"the results come from several machines; choose with --machine: {', '.join(machines)}")
+    meant = [row for row in meant if wanted.machine in (None, row["machine"]["name"]) and is_timed(row) and _is_right(row)]
+    valid = [row for row in meant if row.get("valid", True) or wanted.allow_invalid]
+    if meant and not valid:
+        raise NothingFits(f"all measurements of its members are INVALID ({meant[0].get('invalid_because')}); --allow-invalid takes them")
+    if len({setting_of(row) for row in valid}) > 1:
+        told = "; ".join(sorted({_told_setting(row) for row in valid}))
+        raise UserError(f"members were timed with different settings or versions ({told}), of which no chain can be made; give results of one of them")
+    return {row["model_sha256"]: row for row in sorted(valid, key=lambda row: str(row.get("at")))}
+
+
+def _told_setting(row: dict) -> str:
+    version = part_of(row["machine"], "versions", dict).get("onnxruntime")
+    return f"{row.get('provider')} with {row.get('threads')} threads, onnxruntime {version}, on {row['machine'].get('cpu')}"
+
+
+def _is_right(row: dict) -> bool:
+    agreement = number_at(row, "agreement")
+    return (agreement is None or agreement >= LEAST_AGREEMENT) and row.get("trained", True) is not False
+
+
+def tell_chosen(chosen: Chosen, timed: dict[str, dict], evidence: Evidence, wanted) -> dict:
+    """Return a chosen chain as `family pick --chain --json` prints it."""
+    general, asked = timed[chosen.general], {name: option for name, option in chosen.options.items() if option.submodel}
+    files, beside = {"general": chosen.general, **{name: option.submodel for name, option in asked.items()}}, chosen.beside
+    own = [timed[sha] for sha in files.values()]
+    return {
+        "chain": {
+            "general": general["member"],
+            "verticals": {name: timed[option.submodel]["member"] for name, option in asked.items()},
+            "thresholds": {name: option.threshold for name, option in asked.items() if option.threshold is not None},
+        },
+        "bundles": {"general": general["bundle"], **{name: timed[option.submodel]["bundle"] for name, option in asked.items()}},
+        "files": files,
+        "model_sha256": chain_digest("hard", files, {name: o.threshold for name, o in asked.items() if o.threshold is not None}),
+        "schemes": {"general": general["scheme"], **{name: timed[option.submodel]["scheme"] for name, option in asked.items()}},
+        "asked": {name: option.asked for name, option in asked.items()},
+        "alone": {"member": timed[beside.general]["member"], "accuracy": beside.accuracy, "upper_ms": beside.cost_ms, "won": beside.won, "lost": beside.lost},
+        "invalid_because": "; ".join(dict.fromkeys(str(row.get("invalid_because")) for row in own if not row.get("valid", True))) or None,
+        "latency_ms": {"p50": chosen.p50_ms, f"p{wanted.percentile}": chosen.percentile_ms, "upper": chosen.cost_ms},
+        "accuracy": chosen.accuracy,
+        "accuracy_on": {**evidence.dataset, "n": len(evidence.truth)},
+        "provider": general.get("provider"),
+        "threads": general.get("threads"),
+        "machine": general["machine"]["name"],
+        "cpu": general["machine"].get("cpu"),
+        "measured_at": general.get("at"),
+    }
+
+
+def tell(found: dict, percentile: str, metric: str) -> str:
+    """Return the chosen chain in lines."""
+    chain, ms = found["chain"], found["latency_ms"]
+    lines = [f"{chain['general']}"]
+    for name, member in chain["verticals"].items():
+        limit = chain["thresholds"].get(name)
+        when = "" if limit is None else f", where the general model is less than {limit:.0%} sure"
+        lines.append(f"  then {member} for {name}{when}: {found['asked'][name]:.1%} of images")
+    if not chain["verticals"]:
+        lines[0] += " alone: no submodel pays within this budget"
+    on = found["accuracy_on"]
+    p50, slow, upper = (ms.get(key, math.nan) for key in ("p50", f"p{percentile}", "upper"))
+    lines.append(f"expected: {metric} {found['accuracy']:.1%} on the {on['n']:,} {on['split']} images of {on['name']} that it was chosen on, p50 {p50:.2f} ms, "
+                 f"p{percentile} {slow:.2f} ms (at most {upper:.2f}), {found['threads']} threads of {found['machine']}")  # fmt: skip
+    if chain["verticals"]:
+        alone = found["alone"]
+        is_sure = alone["won"] - alone["lost"] > ONE_SIDED * math.sqrt(alone["won"] + alone["lost"])
+        lines.append(f"of these images {alone['won']} are right that {alone['member']} alone (at most {alone['upper_ms']:.2f} ms), the best within the budget, "
+                     f"has wrong, and {alone['lost']} the other way round" + ("" if is_sure else ": that the chain is better is not shown"))  # fmt: skip
+    if found["invalid_because"]:
+        lines.append(f"INVALID: {found['invalid_because']}")
+    return "\n".join(lines)
+
+
+def copy_chain(found: dict, out: Path, results: Sequence[Path], fresh: bool) -> Path:
+    """Copy the bundles of a chosen chain and write its file, `chain.toml`; each card's `serve` says how it was measured.
+
+    Raises:
+        UserError: a bundle is not here, or was exported anew.
+    """
+    from benchmarks.copying import locate_measured
+    from family.card import write_card
+    from family.chains import write_chain
+    from family.outputs import is_done, whole_folder, write_json
+
+    serve = {key: found[key] for key in ("threads", "provider", "machine", "cpu", "measured_at", "invalid_because") if found[key] is not None}
+    predicted_ms = {key: round(ms, 4) for key, ms in found["latency_ms"].items()}
+    made_of = {"command": "pick", "chain": found["chain"]["general"], "model_sha256": found["model_sha256"], "predicted_ms": predicted_ms, **serve}
+    if not is_done(out, made_of, fresh):
+        with whole_folder(out, made_of) as folder:
+            for name, bundle in found["bundles"].items():
+                scheme = found["schemes"][name]
+                source = locate_measured(bundle, scheme, found["files"][name], results)
+                shutil.copytree(source.folder, folder / name)
+                write_card(folder / name, {**source.card, "serve": {"scheme": scheme, **serve}})
+            verticals = {name: folder / name for name in found["bundles"] if name != "general"}
+            if verticals:
+                write_chain(folder / "chain.toml", folder / "general", verticals, "hard", found["chain"]["thresholds"])
+                write_json(folder / PICKED, {"schemes": found["schemes"], "predicted_ms": found["latency_ms"], "model_sha256": found["model_sha256"],
+                                             **{key: serve[key] for key in ("machine", "threads", "provider")}})  # fmt: skip
+    return out / ("chain.toml" if len(found["bundles"]) > 1 else "general")

@@ -1,0 +1,52 @@
+"""The picked bundle, copied, with what was measured in its card, so that what is served is what was picked."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from export.bundle import Bundle, open_bundle
+from export.chain import is_chain
+from family.card import write_card
+from family.errors import UserError
+from family.outputs import is_done, whole_folder
+
+_SERVE = ("scheme", "threads", "provider", "batch", "machine", "cpu", "measured_at", "latency_ms", "model_sha256", "measurement", "invalid_because")
+
+
+def copy_picked(found: dict, out: Path, results: list[Path], fresh: bool) -> None:
+    """Copy the bundle of what `pick` returned; the card's `serve` says how it is to be served.
+
+    Raises:
+        UserError: the bundle is not here, or was exported anew, or a chain was picked.
+    """
+    if is_chain(Path(found["bundle"] or "")):
+        raise UserError(f"{found['member']} is a chain, which is served from its own folder: {found['bundle']}; --copy-to copies one bundle")
+    serve = {key: found[key] for key in _SERVE if found[key] is not None}
+    made_of = {"command": "pick", "member": found["member"], **serve}
+    if is_done(out, made_of, fresh):
+        return
+    bundle = locate_measured(found["bundle"], found["scheme"], found["model_sha256"], results)
+    with whole_folder(out, made_of) as folder:
+        shutil.copytree(bundle.folder, folder, dirs_exist_ok=True)
+        write_card(folder, {**bundle.card, "serve": serve})
+
+
+def locate_measured(name: str | None, scheme: str, sha256: str, results: Sequence[Path]) -> Bundle:
+    """Open the bundle that results name, from here or from where the results lie.
+
+    Raises:
+        UserError: it is not here, or its file is not the one that was measured.
+    """
+    bundle = open_bundle(_locate(name, results))
+    bundle.model_path(scheme)  # refuses a file that is not the card's
+    if bundle.schemes[scheme]["sha256"] != sha256:
+        raise UserError(f"{bundle.folder} was exported anew after it was measured; run `family bench` again")
+    return bundle
+
+
+def _locate(bundle: str | None, results: Sequence[Path]) -> Path:
+    places = [*(path.parent / (bundle or "") for path in results), Path(bundle or "")]
+    found = next((place for place in places if bundle and (place / "card.json").is_file()), None)
+    if found is None:
+        raise UserError(f"the bundle {bundle!r} is not here; --copy-to needs it")
+    return found
