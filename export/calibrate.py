@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from export.runtime import session_options
 from family.errors import Failure
 from family.progress import progress
 
@@ -108,9 +109,7 @@ def _session_of_all(model: onnx.ModelProto, names: list[str]) -> ort.InferenceSe
     wide = onnx.ModelProto.FromString(model.SerializeToString())
     there = {value.name for value in wide.graph.output}
     wide.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name not in there)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    return ort.InferenceSession(wide.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(wide.SerializeToString(), session_options(), providers=["CPUExecutionProvider"])
 
 
 def min_max(histogram: Histogram) -> tuple[float, float]:

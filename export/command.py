@@ -9,6 +9,8 @@ from family.card import SCHEMES
 from family.errors import Failure, UserError, unknown_name
 from family.progress import next_command
 
+EXPORTER = 2  # what the same run and rows become; of another version, a bundle is not the same
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", type=Path, metavar="RUN")
@@ -18,26 +20,30 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         "dataset)")
     parser.add_argument("--max-drop", type=float, default=0.5, metavar="POINTS", help="points of accuracy that int8 may lose, micro "
                         "and macro, at every level of the tree (default 0.5)")  # fmt: skip
+    parser.add_argument("--judge-on", type=int, metavar="N", help="validation images to judge on, at most (default 5,000)")
     parser.add_argument("--saved-model", action="store_true", help="write saved_model/1 too, for TensorFlow Serving")
-    parser.add_argument("--strict", action="store_true", help="refuse int8 too where the validation rows are too few to decide")
+    parser.add_argument("--strict", action="store_true", help="refuse int8 also where the validation rows don't show that it loses no more")
     parser.add_argument("--fresh", action="store_true", help="move a BUNDLE that is there aside")
 
 
 def run(args: argparse.Namespace) -> int:
     # Imported here, since --help must not wait for ONNX Runtime.
-    from export.exporting import export_run
+    from export.exporting import Gate, export_run
 
     if not math.isfinite(args.max_drop):
         raise UserError(f"--max-drop takes a number of percentage points; got {args.max_drop}")
+    if args.judge_on is not None and args.judge_on < 1:
+        raise UserError(f"--judge-on takes 1 image or more; got {args.judge_on}")
     made_of, dataset = _made_of(args)
     if _is_done(args, made_of):
         print(f"{args.out}: already done")
         return 0
     _check_rows(args, made_of["schemes"], dataset)
-    refused = export_run(args.run_folder, args.out, made_of["schemes"], dataset, args.max_drop, made_of, args.strict, args.saved_model)
+    gate = Gate(args.max_drop, args.strict, *([args.judge_on] if args.judge_on else []))
+    refused = export_run(args.run_folder, args.out, made_of["schemes"], dataset, gate, made_of, args.saved_model)
     print(next_command("bench", args.out, "--out", "results.jsonl", "--data", dataset.folder))
     if refused:
-        raise Failure("; ".join(refused))
+        raise Failure(f"{'; '.join(refused)}; the other files were written")
     return 0
 
 
@@ -83,11 +89,15 @@ def _made_of(args: argparse.Namespace):
     from export.opening import find_dataset
     from family.card import read_card
 
-    schemes = _parse_schemes(args.schemes)
-    dataset = find_dataset(args.calibrate, read_card(args.run_folder))
+    schemes, card = _parse_schemes(args.schemes), read_card(args.run_folder)
+    if not (args.run_folder / "weights.h5").is_file():
+        what = "a bundle already" if card.get("schemes") else "no run (no weights.h5)"
+        raise UserError(f"{args.run_folder} is {what}; export takes the folder of a run, as `family train` and `family compress` write it")
+    dataset = find_dataset(args.calibrate, card)
     weights = sha256_of(args.run_folder / "weights.h5")
     made_of = {"command": "export", "weights": weights, "schemes": schemes, "max_drop": args.max_drop, "dataset": dataset.digest}
-    made_of |= {name: True for name in ("strict", "saved_model") if getattr(args, name)}  # older bundles don't tell them
+    made_of |= {"exporter": EXPORTER, "card": sha256_of(args.run_folder / "card.json")}
+    made_of |= {name: getattr(args, name) for name in ("strict", "saved_model", "judge_on") if getattr(args, name)}  # older bundles don't tell them
     return made_of, dataset
 
 

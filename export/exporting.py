@@ -3,7 +3,9 @@
 import io
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import onnx
@@ -11,13 +13,14 @@ from PIL import Image
 
 from export.bundle import CANDIDATES, SAMPLES, open_bundle, sha256_of, write_samples
 from export.learned import quantize_learned
+from export.metadata import write_metadata
 from export.proof import count_operators, opset_of, prove, why_not_int8
 from export.quantize import halve
-from export.rows import calibration_rows, held_back_rows
+from export.rows import N_JUDGED_ON, calibration_rows, held_back_rows
 from export.runtime import Predictor, Settings, in_parts, part_size, run_unfused
 from export.search import report_accuracy, search, summary, tell_choice, write_candidates
 from export.speed import compare_speed, tell_speed
-from export.verify import MAX_DP, MAX_DP_FUSED, gate, hostile_images, is_refused, parity, parity_holds, tell_verdict
+from export.verify import MAX_DP, MAX_DP_FUSED, gate, hostile_files, hostile_images, is_refused, parity, parity_holds, tell_verdict
 from family.card import write_card
 from family.data.dataset import Dataset, Rows
 from family.data.images import Preprocessing, decode_image, decode_rgb
@@ -29,46 +32,67 @@ from family.machine import cpu_model
 from family.outputs import whole_folder, write_json
 
 N_SAMPLES = 256
-SAVED_MODEL_AGREEMENT = 0.98  # of encoded images: TensorFlow resizes to other pixels by up to 1/255
 
 
-def export_run(
-    run: Path, out: Path, schemes: list[str], dataset: Dataset, max_drop: float, made_of: dict, strict: bool = False, saved_model: bool = False
-) -> list[str]:  # fmt: skip
+@dataclass(frozen=True)
+class Gate:
+    """How smaller schemes are judged."""
+
+    max_drop: float  # points that they may lose
+    strict: bool = False  # a scheme of which the validation rows don't decide is refused too
+    n_rows: int = N_JUDGED_ON  # validation rows, at most
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What schemes are judged on: validation rows, and fp32's answers to them."""
+
+    pixels: np.ndarray  # uint8 [n, px, px, 3], in a file
+    labels: np.ndarray  # int [n], classes
+    listings: np.ndarray  # int [n], from 0 on
+    levels: list[tuple[np.ndarray, int]]  # of `level_maps`
+    reference: np.ndarray  # float32 [n, n_classes]
+
+
+def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, gate_of: Gate, made_of: dict, saved_model: bool = False) -> list[str]:
     """Write the bundle and return why schemes were refused, one line each.
 
     Args:
-        strict: a scheme of which the validation rows don't decide is refused too.
         saved_model: write `saved_model/1` too, for TensorFlow Serving.
 
     Raises:
-        Failure: fp32 does not give the run's answers, so there is nothing to export.
+        Failure: fp32 does not give the run's answers, so there is nothing to export; or every scheme was refused.
     """
     from family.training.runs import load_calibrated  # isort: skip  (TensorFlow, quietly, from here on)
     from export.onnx import convert
 
     model, card = load_calibrated(run)
     how = Preprocessing.from_card(card["preprocessing"])
-    val = held_back_rows(dataset, card)
+    val = held_back_rows(dataset, card, gate_of.n_rows)
     with whole_folder(out, made_of) as folder:
         card = {**card, "schemes": {}, "export": {"calibration_dataset": dataset.digest}}
         fp32 = folder / "model.fp32.onnx"
         convert(model, fp32)
+        write_metadata(fp32, card, "fp32")
         samples = _sample_images(val, how)
         pixels = np.stack([decode_image(data, how) for data in samples])
-        checked = np.concatenate([pixels[:64], hostile_images(how.resolution_px)])
+        checked = np.concatenate([pixels[:64], _hostile_pixels(how)])
         source = model.predict(checked.astype(np.float32), verbose=0, batch_size=part_size(how.resolution_px))
         found = _check_parity(source, fp32, _answers(folder, card, "fp32", checked), checked)
         refused = _write_saved_model(model, how, folder, card, samples, pixels) if saved_model else []
-        for scheme in (name for name in MAKERS if name in schemes):
-            refused += _export_smaller(scheme, folder, card, dataset, val, how, max_drop, strict)
+        smaller = [name for name in MAKERS if name in schemes]
+        with tempfile.TemporaryFile(dir=folder) as file:
+            judged = _judge_on(folder, card, val, how, file) if smaller else None
+            for scheme in smaller:
+                refused += _export_smaller(scheme, folder, card, dataset, judged, how, gate_of)
         if "fp32" not in schemes:
             fp32.unlink()
             del card["schemes"]["fp32"]
         else:
             card["schemes"]["fp32"] |= {"parity": found, "operators": count_operators(fp32)}
         if not card["schemes"]:
-            raise Failure("; ".join(refused))
+            raise Failure(f"{'; '.join(refused)}; nothing else was asked for, so there is no bundle: with --schemes fp32,{','.join(smaller)} there is one, "
+                          "whose card tells what was found")  # fmt: skip
         write_samples(folder, samples, {scheme: _answers(folder, card, scheme, pixels) for scheme in card["schemes"]})
         labels = [{"class": k, "category_id": i, "path": p} for k, (i, p) in enumerate(zip(card["classes"], card["paths"], strict=True))]
         write_json(folder / "labels.json", labels)
@@ -81,17 +105,17 @@ def export_run(
 
 def _write_saved_model(model, how: Preprocessing, folder: Path, card: dict, samples: list[bytes], pixels: np.ndarray) -> list[str]:
     """Write a SavedModel and compare it with fp32; return why it was refused, or nothing."""
-    from export.savedmodel import UNLIKE, VERSION, compare, write_saved_model
+    from export.savedmodel import UNLIKE, VERSION, compare, why_unlike, write_saved_model
 
     place = folder / "saved_model" / VERSION
     write_saved_model(model, how, place)
     found = compare(place, samples, pixels, _answers(folder, card, "fp32", pixels))
     print(f"saved_model: max |dp| {found['max_dp']:.1e} from pixels, {found['encoded_agreement']:.1%} of encoded images have the same best category, "
           f"on {found['n']} images")  # fmt: skip
-    if not found["max_dp"] <= MAX_DP_FUSED or found["encoded_agreement"] < SAVED_MODEL_AGREEMENT or not found["examples_max_dp"] <= MAX_DP:
+    if why := why_unlike(found):
         shutil.rmtree(folder / "saved_model")
         card.setdefault("refused", {})["saved_model"] = found
-        return [f"the SavedModel is refused: it does not give fp32's answers: {found}; the other files were written"]
+        return [f"the SavedModel is refused: it does not give fp32's answers: {why}"]
     card["saved_model"] = {"folder": place.relative_to(folder).as_posix(), "parity": found, "unlike_the_bundle": UNLIKE}
     return []
 
@@ -129,34 +153,38 @@ def _answers(folder: Path, card: dict, scheme: str, images: np.ndarray) -> np.nd
     return np.concatenate([predictor.predict(part) for part in in_parts(images)])
 
 
-def _export_smaller(
-    scheme: str, folder: Path, card: dict, dataset: Dataset, val: Rows, how: Preprocessing, max_drop: float, strict: bool
-) -> list[str]:
+def _judge_on(folder: Path, card: dict, val: Rows, how: Preprocessing, file: BinaryIO) -> Judged:
+    pixels = decode_all(val, how, file)
+    listings = np.unique(val.listing_ids.astype(str), return_inverse=True)[1]
+    return Judged(pixels, val.labels, listings, level_maps(val.ontology), _answers(folder, card, "fp32", pixels))
+
+
+def _export_smaller(scheme: str, folder: Path, card: dict, dataset: Dataset, judged: Judged, how: Preprocessing, gate_of: Gate) -> list[str]:
     """Make a scheme's file, judge it and note it in the card; return why it was refused, or nothing."""
-    path = folder / f"model.{scheme}.onnx"
-    pixels = decode_all(val, how)
-    made, proof, why = MAKERS[scheme](folder / "model.fp32.onnx", path, dataset, card, how, pixels, val.labels)
+    path, pixels = folder / f"model.{scheme}.onnx", judged.pixels
+    made, proof, why = MAKERS[scheme](folder / "model.fp32.onnx", path, dataset, card, how, judged)
+    write_metadata(path, card, scheme)
     if why:
         return _refuse(path, scheme, card, {"proof": proof, "made": made}, f"since it is none: {why}")
-    listings = np.unique(val.listing_ids.astype(str), return_inverse=True)[1]
     try:
-        _answers(folder, card, scheme, hostile_images(how.resolution_px))  # fp16 overflows where photos don't take it
+        _answers(folder, card, scheme, _hostile_pixels(how))  # fp16 overflows where photos don't take it
         answers = _answers(folder, card, scheme, pixels)
     except Failure as error:
         return _refuse(path, scheme, card, {"made": made, "proof": proof}, str(error))
-    verdict = gate(
-        _answers(folder, card, "fp32", pixels), answers, val.labels, max_drop, level_maps(val.ontology), listings
-    )  # fmt: skip
+    verdict = gate(judged.reference, answers, judged.labels, gate_of.max_drop, judged.levels, judged.listings)
     print(f"{scheme}: {verdict['drop_points']:+.2f} points lost on {verdict['n']} validation images (95 % interval "
           f"{verdict['interval'][0]:+.2f} to {verdict['interval'][1]:+.2f}), agreement {verdict['agreement']:.1%}: {tell_verdict(verdict)}")  # fmt: skip
-    if is_refused(verdict, strict):
-        return _refuse(path, scheme, card, verdict, f"{tell_verdict(verdict)} (allowed {max_drop} points at any level)")
+    if is_refused(verdict, gate_of.strict):
+        return _refuse(path, scheme, card, {"made": made, "proof": proof, "gate": verdict}, f"{tell_verdict(verdict)} (allowed {gate_of.max_drop} points "
+                       "at any level)")  # fmt: skip
     speed = compare_speed(*(Predictor(open_bundle(folder), Settings(name, "cpu", 1)).predict for name in ("fp32", scheme)), pixels[:32])
     print(f"{scheme}: {tell_speed(speed)}")
     card["schemes"][scheme] |= {
-        "made": made, "proof": proof, "gate": {**verdict, "max_drop_points": max_drop}, "speed": {**speed, "cpu": cpu_model()},
+        "made": made, "proof": proof, "gate": {**verdict, "max_drop_points": gate_of.max_drop}, "speed": {**speed, "cpu": cpu_model()},
         "operators": count_operators(path),
     }  # fmt: skip
+    if speed["interval"][0] <= 1:
+        card["schemes"][scheme]["warning"] = tell_speed(speed)
     return []
 
 
@@ -164,12 +192,10 @@ def _refuse(path: Path, scheme: str, card: dict, found: dict, why: str) -> list[
     path.unlink()
     card["schemes"].pop(scheme, None)
     card.setdefault("refused", {})[scheme] = found
-    return [f"{scheme} is refused: {why}; the other schemes were written"]
+    return [f"{scheme} is refused: {why}"]
 
 
-def _make_int8(
-    fp32: Path, int8: Path, dataset: Dataset, card: dict, how: Preprocessing, val_pixels: np.ndarray, val_labels: np.ndarray
-) -> tuple[dict, dict, str]:  # fmt: skip
+def _make_int8(fp32: Path, int8: Path, dataset: Dataset, card: dict, how: Preprocessing, judged: Judged) -> tuple[dict, dict, str]:
     """Write int8, with learned ranges, or searched on training rows, with the table of candidates; return how it was made, the proof, and why it is
     none, or ""."""
     if "ranges" in card.get("compression", {}):
@@ -180,7 +206,7 @@ def _make_int8(
         trials, rows = search(fp32, calibration, ranked_on, Path(place))
         (chosen,) = (row for row in rows if row["chosen"])
         shutil.move(trials.write(chosen), int8)
-        report_accuracy(trials, rows, val_pixels, val_labels)  # of what is chosen already
+        report_accuracy(trials, rows, judged.pixels, judged.labels)  # of what is chosen already
     write_candidates(int8.parent / CANDIDATES, rows)
     made, proof = summary(trials, rows, len(calibration)), prove(int8)
     print(tell_choice(made, rows))
@@ -195,6 +221,11 @@ def _make_fp16(fp32: Path, fp16: Path, *_) -> tuple[dict, dict, str]:
 
 
 MAKERS = {"fp16": _make_fp16, "int8": _make_int8}  # of the schemes that are judged against fp32, in the order in which they are made
+
+
+def _hostile_pixels(how: Preprocessing) -> np.ndarray:
+    """Return uint8 [n, px, px, 3] of images that no photo is, some of which are files of extreme sizes."""
+    return np.concatenate([hostile_images(how.resolution_px), [decode_image(data, how) for data in hostile_files()]])
 
 
 def _sample_images(rows: Rows, how: Preprocessing) -> list[bytes]:

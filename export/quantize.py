@@ -13,6 +13,7 @@ from onnxruntime.quantization.quant_utils import load_model_with_shape_infer, sa
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from export.qdq import write_qdq
+from export.runtime import session_options
 
 Ranges = dict[str, tuple[float, float]]  # of activations, by the ONNX tensor's name
 
@@ -54,10 +55,9 @@ def _fuse(marked: onnx.ModelProto) -> onnx.ModelProto:
     Its own tool for this form fails on a channel whose weights are nearly zero (1.26: the scale that it corrects for the bias has no axis).
     """
     with tempfile.TemporaryDirectory() as folder:
-        options = ort.SessionOptions()
+        options = session_options()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = f"{folder}/fused.onnx"
-        options.log_severity_level = 3
         ort.InferenceSession(marked.SerializeToString(), options, providers=["CPUExecutionProvider"])
         fused = onnx.load(options.optimized_model_filepath)
     used = [opset for opset in fused.opset_import if opset.domain in {node.domain for node in fused.graph.node}]

@@ -14,7 +14,7 @@ from family.errors import UserError
 
 N_CALIBRATION = 128
 N_RANKED_ON = 128
-MAX_GATE_ROWS = 5000  # pixels of these are in memory at once
+N_JUDGED_ON = 5000  # validation images, where there are as many
 
 
 def calibration_rows(dataset: Dataset, card: dict) -> tuple[Rows, Rows]:
@@ -32,13 +32,16 @@ def calibration_rows(dataset: Dataset, card: dict) -> tuple[Rows, Rows]:
     return train.take(chosen[~ranked_on]), train.take(chosen[ranked_on])
 
 
-def held_back_rows(dataset: Dataset, card: dict) -> Rows:
-    """Return validation rows. Test rows are never touched here, and training rows would flatter what was calibrated on them."""
+def held_back_rows(dataset: Dataset, card: dict, at_most: int = N_JUDGED_ON) -> Rows:
+    """Return validation rows, drawn with a seed where there are more.
+
+    Test rows are never touched here, and training rows would flatter what was calibrated on them.
+    """
     try:
         rows = dataset.rows("val", dataset.scope_of(card))
     except UserError as error:
         raise UserError(f"{error}; an export is judged on validation rows") from error
-    return rows.take(np.sort(np.random.default_rng(0).permutation(len(rows))[:MAX_GATE_ROWS]))
+    return rows.take(np.sort(np.random.default_rng(0).permutation(len(rows))[:at_most]))
 
 
 def check_calibration(dataset: Dataset, card: dict) -> str:

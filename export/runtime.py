@@ -55,6 +55,7 @@ class Predictor:
         self.how = bundle.preprocessing
         path = bundle.model_path(settings.scheme)
         self.session = open_session(str(path), settings)
+        _check_shapes(self.session, bundle.card, path)
         self.provider = _running_provider(self.session)
         if settings.provider not in ("auto", self.provider):
             raise Failure(
@@ -86,6 +87,32 @@ class Predictor:
         return self.predict(self.decode(data))[0]
 
 
+def _check_shapes(session: ort.InferenceSession, card: dict, path: os.PathLike) -> None:
+    """Raises:
+    Failure: a file takes other images, or answers for another number of classes, than its card says.
+    """
+    px, n = card["preprocessing"]["resolution_px"], len(card["classes"])
+    found = {value.name: (value.type, value.shape[1:]) for value in (*session.get_inputs(), *session.get_outputs())}
+    wanted = {"image": ("tensor(uint8)", [px, px, 3]), "probabilities": ("tensor(float)", [n])}
+    for name, (kind, shape) in wanted.items():
+        if found.get(name) != (kind, shape):
+            there = "nothing of this name" if name not in found else f"{found[name][0]} [N, {', '.join(map(str, found[name][1]))}]"
+            raise Failure(f"{path}: {name} should be {kind} [N, {', '.join(map(str, shape))}], as the card says, and is {there}; export the run anew")
+
+
+def session_options(n_threads: int = 0) -> ort.SessionOptions:
+    """Return options of a session that is quiet and takes no cores but its own.
+
+    Args:
+        n_threads: 0: the cores that this process owns.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = n_threads or n_cores()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return options
+
+
 def open_session(path: str, settings: Settings, profile: str | None = None) -> ort.InferenceSession:
     """Open an ONNX file as it is served.
 
@@ -96,11 +123,8 @@ def open_session(path: str, settings: Settings, profile: str | None = None) -> o
         UserError: there is no such provider.
         Failure: the file can't be opened.
     """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = settings.n_threads
-    options.inter_op_num_threads = 1
+    options = session_options(settings.n_threads)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # an idle server must not burn a core
-    options.log_severity_level = 3
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, profile
     providers = _wanted_providers(settings.provider)
@@ -160,9 +184,8 @@ def placement(bundle: Bundle, settings: Settings) -> dict[str, dict[str, int]]:
 
 def run_unfused(path: os.PathLike, images: np.ndarray) -> np.ndarray:
     """Return float32 [n, n_classes] probabilities of a file as it is written, without the runtime's graph optimizations."""
-    options = ort.SessionOptions()
+    options = session_options()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return np.concatenate([session.run(["probabilities"], {"image": part})[0] for part in in_parts(images)])
 

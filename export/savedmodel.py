@@ -8,11 +8,13 @@ import tensorflow as tf
 import tf_keras
 
 from export.runtime import part_size
+from export.verify import MAX_DP, MAX_DP_FUSED
 from family.data.images import Preprocessing
 
 VERSION = "1"  # Serving loads the highest number below `saved_model`
 FEATURE = "image/encoded"  # of a tf.Example
 PIXELS, ENCODED, EXAMPLES = "serving_default", "encoded", "examples"
+AGREEMENT = 0.98  # of encoded images: TensorFlow resizes to other pixels by up to 1/255
 # What TensorFlow's own decoder leaves undone, and the bundle's does.
 UNLIKE = "encoded images are not turned by their EXIF orientation, and transparency is dropped, not laid over white"
 
@@ -86,6 +88,18 @@ def read_saved_model(folder: Path) -> dict[str, Callable]:
 def make_example(data: bytes) -> bytes:
     """Return a serialized tf.Example of one encoded image."""
     return tf.train.Example(features=tf.train.Features(feature={FEATURE: tf.train.Feature(bytes_list=tf.train.BytesList(value=[data]))})).SerializeToString()
+
+
+def why_unlike(found: dict) -> str:
+    """Return why a SavedModel of which `compare` found this does not give the bundle's answers, or ""."""
+    wrong = []
+    if not found["max_dp"] <= MAX_DP_FUSED:
+        wrong.append(f"max |dp| {found['max_dp']:.1e} from pixels (allowed {MAX_DP_FUSED:.0e})")
+    if found["encoded_agreement"] < AGREEMENT:
+        wrong.append(f"{found['encoded_agreement']:.1%} of encoded images have the same best category (at least {AGREEMENT:.0%})")
+    if not found["examples_max_dp"] <= MAX_DP:
+        wrong.append(f"max |dp| {found['examples_max_dp']:.1e} from tf.Examples against encoded images (allowed {MAX_DP:.0e})")
+    return ", ".join(wrong)
 
 
 def compare(folder: Path, images: list[bytes], pixels: np.ndarray, answers: np.ndarray) -> dict:

@@ -15,6 +15,7 @@ import onnx
 
 from export.blocks import before_first_convolution, count_convolutions, find_blocks
 from export.calibrate import N_BINS, RANGES, collect
+from export.proof import MOST_IN_FLOAT
 from export.quantize import OPERATORS, Ranges, load_fp32, weight_bits, write_int8
 from export.runtime import Settings, in_parts, open_session
 from export.speed import compare_speed
@@ -27,7 +28,6 @@ NEGLIGIBLE = 0.02  # nats, of joined halves; of two files that diverge less, the
 N_RUNGS = 4  # sets of blocks in float, each holding the one before
 N_RIVALS = 8  # that the next rung is chosen among
 PRICE = 1.05  # that a block in float must lower the divergence by, about 5 %, while nothing is timed
-MOST_IN_FLOAT = 1 / 3  # of the convolutions: everything in float diverges by nothing, and is not int8
 N_PROBED_ON = 64  # images that a block's sensitivity is measured on
 N_TIMED_ON = 8  # images that go round in a comparison of times
 N_OPENED, N_ROUNDS = 3, 21  # sessions of a file that is timed, and turns of all

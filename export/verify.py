@@ -1,8 +1,13 @@
 """Proofs that an export gives the same answers: parity with its source, and the accuracy gate of a scheme. No TensorFlow."""
 
-import numpy as np
+import io
+import math
 
-from family.evaluation.paired import MIN_DIFFERING, count_differing, macro_intervals, micro_interval
+import numpy as np
+from PIL import Image
+
+from family.evaluation.paired import MIN_DIFFERING, Z_95, count_differing, macro_intervals, micro_interval
+from family.evaluation.predictions import node_sums
 
 MAX_DP = 1e-5  # of the graph as it is written
 # Of the same graph with ONNX Runtime's fusions: its fused x * sigmoid(x) is an approximation. On a B0 trained from scratch and hostile
@@ -26,6 +31,20 @@ def hostile_images(px: int, seed: int = 0) -> np.ndarray:
     return np.stack([*images, border])
 
 
+def hostile_files() -> list[bytes]:
+    """Return encoded images of extreme sizes and kinds: one pixel, lines, grey of 16 bits, a palette with a transparent colour, CMYK."""
+    noise = np.random.default_rng(1).integers(0, 256, (1000, 3), np.uint8)
+    made = [(Image.fromarray(noise[None, :1]), "PNG"), (Image.fromarray(noise[None]), "PNG"), (Image.fromarray(noise[:, None]), "JPEG"),
+            (Image.fromarray(noise[:, :1].astype(np.uint16) * 257), "PNG"), (Image.fromarray(noise[None]).convert("CMYK"), "JPEG"),
+            (Image.fromarray(noise[:30].reshape(10, 3, 3)).convert("P"), "GIF")]  # fmt: skip
+    files = []
+    for image, kind in made:
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **({"transparency": 0} if kind == "GIF" else {}))
+        files.append(buffer.getvalue())
+    return files
+
+
 def parity(source: np.ndarray, exported: np.ndarray) -> dict:
     """Compare float32 [n, n_classes] probabilities of the same images.
 
@@ -45,11 +64,12 @@ def parity_holds(found: dict, max_dp: float = MAX_DP) -> bool:
 def gate(
     reference: np.ndarray, scheme: np.ndarray, labels: np.ndarray, max_drop_points: float, levels: list[tuple[np.ndarray, int]], listings: np.ndarray
 ) -> dict:  # fmt: skip
-    """Judge a scheme by its loss of accuracy against fp32 on the same rows, micro and macro, at every level of the tree.
+    """Judge a scheme by its loss of accuracy against fp32 on the same rows, micro and macro, at every level of the tree: of the node of the best leaf, and
+    of the node with the largest sum over its leaves, which is what is answered there.
 
-    A figure surely falls when its interval lies above what may be lost, and, of a macro figure, whose interval is too narrow where categories
-    have one or two listings, when at least MIN_DIFFERING listings differ. One that surely falls is enough for `fail`. Intervals are those of
-    `family.evaluation.paired`, with listings as the unit, each for itself: of a scheme that loses just what it may, more than one in forty fails.
+    A figure surely stays when its interval ends within what may be lost, and surely falls when it begins beyond; of a macro figure, whose interval is too
+    narrow where categories have one or two listings, only when at least MIN_DIFFERING listings differ. Intervals are those of `family.evaluation.paired`,
+    with listings as the unit, each for itself: of a scheme that loses just what it may, more than one in forty fails.
 
     Args:
         reference, scheme: float32 [n, n_classes] probabilities.
@@ -59,29 +79,35 @@ def gate(
         listings: int [n], from 0 on.
 
     Returns:
-        `drop_points` and its `interval` of top-1, micro; the same of each figure in `levels`; `verdict`: `fail`, `pass` when no figure drops by more
-        than it may, else `undecided` with `needs_rows` that would decide; `decided_by`, the figure with the worst loss, where it did not pass.
+        `drop_points` and its `interval` of top-1, micro; the same of each figure in `levels`, laid out as in the figures of `family evaluate`; `verdict`:
+        `fail` when one surely falls, `pass` when all surely stay, else `undecided` with `needs_rows` that would decide; `decided_by`, the figure that
+        decided, where it did not pass.
     """
     answers, base = scheme.argmax(1), reference.argmax(1)
-    lost = {k: (node_of[base] == node_of[labels]).astype(int) - (node_of[answers] == node_of[labels]) for k, (node_of, _) in enumerate(levels, 1)}
-    truth = {k: node_of[labels] for k, (node_of, _) in enumerate(levels, 1)}
-    macro = macro_intervals(lost, truth, lambda key: key, listings)
-    figures, found = {}, {}
-    for k, d in lost.items():
-        of_nodes = np.bincount(truth[k], d) / np.maximum(np.bincount(truth[k]), 1)
-        present = np.bincount(truth[k]) > 0
-        found[str(k)] = {"micro": _loss(d.mean(), micro_interval(d, listings)), "macro": _loss(of_nodes[present].mean(), macro[k])}
-        is_enough = count_differing(d, listings) >= MIN_DIFFERING
-        figures |= {f"levels.{k}.{kind}": (one, kind == "micro" or is_enough) for kind, one in found[str(k)].items()}
-    worst = max(figures, key=lambda name: figures[name][0]["drop_points"])
-    surely = [name for name, (one, is_enough) in figures.items() if one["interval"][0] > max_drop_points and is_enough]
-    too_much = [one for one, _ in figures.values() if one["drop_points"] > max_drop_points]
-    verdict = "fail" if surely else "undecided" if too_much else "pass"
+    lost, truth, found, figures = {}, {}, {}, {}
+    for k, (node_of, n_nodes) in enumerate(levels, 1):
+        truth[k] = node_of[labels]
+        summed = [node_sums(p, node_of, n_nodes).argmax(1) for p in (reference, scheme)]
+        for kind, (before, after) in (("", (node_of[base], node_of[answers])), (".summed", summed)):
+            lost[k, kind] = (before == truth[k]).astype(int) - (after == truth[k])
+    macro = macro_intervals(lost, truth, lambda key: key[0], listings)
+    for (k, kind), d in lost.items():
+        counts = np.bincount(truth[k])
+        means = (np.bincount(truth[k], d) / np.maximum(counts, 1))[counts > 0]
+        both = {"micro": _loss(d.mean(), micro_interval(d, listings)), "macro": _loss(means.mean(), macro[k, kind])}
+        found.setdefault(str(k), {}).update({"summed": both} if kind else both)
+        n_differing = count_differing(d, listings)
+        figures |= {f"levels.{k}{kind}.micro": (both["micro"], MIN_DIFFERING), f"levels.{k}{kind}.macro": (both["macro"], n_differing)}
+    falls = {name: one for name, (one, n) in figures.items() if one["interval"][0] > max_drop_points and n >= MIN_DIFFERING}
+    opened = {name: one for name, (one, _) in figures.items() if one["interval"][1] > max_drop_points}
+    verdict = "fail" if falls else "undecided" if opened else "pass"
     told = {"n": len(labels), **found[str(len(levels))]["micro"], "agreement": float((base == answers).mean()), "verdict": verdict, "levels": found}
-    if verdict != "pass":
-        told["decided_by"] = max(surely, key=lambda name: figures[name][0]["drop_points"]) if surely else worst
-    if verdict == "undecided":
-        told["needs_rows"] = max(_rows_to_decide(one, len(labels), max_drop_points) for one in too_much)
+    if falls:
+        told["decided_by"] = max(falls, key=lambda name: falls[name]["drop_points"])
+    elif opened:
+        needed = {name: _rows_to_decide(one, len(labels), max_drop_points, name.split(".")[-1], figures[name][1]) for name, one in opened.items()}
+        told["decided_by"] = max(needed, key=needed.get)
+        told["needs_rows"] = needed[told["decided_by"]]
     return told
 
 
@@ -94,21 +120,32 @@ def tell_verdict(found: dict) -> str:
     """Say a verdict of `gate`, and what decided."""
     if found["verdict"] == "pass":
         return "pass"
-    _, level, kind = found["decided_by"].split(".")
-    one = found["levels"][level][kind]
-    told = f"{found['verdict']}: level {level}, {kind}, loses {one['drop_points']:.2f} points ({one['interval'][0]:+.2f} to {one['interval'][1]:+.2f})"
+    _, level, *summed, kind = found["decided_by"].split(".")
+    one = found["levels"][level]["summed" if summed else kind]
+    one = one[kind] if summed else one
+    what = f"level {level}, {'summed, ' if summed else ''}{kind}"
+    told = f"{found['verdict']}: {what}, loses {one['drop_points']:.2f} points ({one['interval'][0]:+.2f} to {one['interval'][1]:+.2f})"
     if "needs_rows" not in found:
         return told
     if found["needs_rows"] > MOST_ROWS:
         return f"{told}: too near what may be lost for validation images to decide"
-    return f"{told}; about {found['needs_rows']:,} validation images would decide"
+    return f"{told}; about {found['needs_rows']:,} validation images would decide, there are {found['n']:,}"
 
 
 def _loss(drop: float, interval: tuple[float, float]) -> dict:
     return {"drop_points": float(100 * drop), "interval": [100 * end for end in interval]}
 
 
-def _rows_to_decide(loss: dict, n: int, max_drop_points: float) -> int:
-    """Return how many rows make the interval of this loss end at what may be lost: it narrows with their square root."""
-    half = (loss["interval"][1] - loss["interval"][0]) / 2
-    return int(np.ceil(n * (half / (loss["drop_points"] - max_drop_points)) ** 2))
+def _rows_to_decide(loss: dict, n: int, max_drop_points: float, kind: str, n_differing: int) -> int:
+    """Return about how many rows make the interval of this loss end, or begin, at what may be lost."""
+    drop, (low, high) = loss["drop_points"], loss["interval"]
+    if low > max_drop_points:  # and too few listings differ
+        return math.ceil(n * MIN_DIFFERING / max(n_differing, 1))
+    away = max(abs(drop - max_drop_points), 1e-6) / 100
+    if kind == "macro":  # it narrows with the square root of their number
+        end = high - drop if drop <= max_drop_points else drop - low
+        return max(n + 1, math.ceil(n * (end / 100 / away) ** 2))
+    # So does that of micro, but for the two rows that it adds: half of it is Z sqrt(s N + 1) / N, with s from its width at n.
+    s = max(((high - low) / 200 * (n + 2) / Z_95) ** 2 - 1, 0) / n
+    step = away / Z_95
+    return max(n + 1, math.ceil((s + math.hypot(s, 2 * step)) / (2 * step**2)))

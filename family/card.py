@@ -23,7 +23,14 @@ _WANTED = {
     "paths": list,
     "preprocessing": dict,
 }
+_PX = range(1, 2049)  # that images are resized to
+_SETTINGS = {"scheme": str, "provider": str, "threads": int}  # of `serve`
 _OPTIONAL = {  # fields that not every card has, and what they may hold
+    "node_ids": lambda value: _is_text_to_text(value),
+    "files": lambda value: _is_text_to_text(value),
+    "schemes": lambda value: isinstance(value, dict) and all(isinstance(entry, dict) for entry in value.values()),
+    "serve": lambda value: isinstance(value, dict) and all(type(value[key]) is kind for key, kind in _SETTINGS.items() if key in value),
+    "dataset": lambda value: isinstance(value, dict),
     "temperature": lambda value: value is None or (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf),
     "activation": lambda value: isinstance(value, str),
     "compression": lambda value: isinstance(value, dict) and _are_ranges(value.get("ranges", {})),
@@ -58,10 +65,18 @@ def read_card(folder: Path) -> dict:
         raise UserError(f"{folder / FILE}: card schema {card['schema']}; this version reads up to {SCHEMA}")
     wrong = [key for key, kind in _WANTED.items() if not isinstance(card.get(key), kind)]
     wrong += [f"preprocessing.{key}" for key in _PREPROCESSING if not wrong and key not in card["preprocessing"]]
+    if not wrong:
+        wrong += [key for key in ("classes", "paths") if not all(isinstance(value, str) for value in card[key])]
+        px = card["preprocessing"]["resolution_px"]
+        wrong += ["preprocessing.resolution_px"] if type(px) is not int or px not in _PX else []
     wrong += [key for key, is_right in _OPTIONAL.items() if key in card and not is_right(card[key])]
     if wrong or len(card["classes"]) != len(card["paths"]):
         raise UserError(f"{folder / FILE}: the card lacks {', '.join(wrong) or 'a path for each class'}, or holds something else there")
     return card
+
+
+def _is_text_to_text(value) -> bool:
+    return isinstance(value, dict) and all(isinstance(entry, str) for entry in value.values())
 
 
 def _are_ranges(value) -> bool:

@@ -10,6 +10,8 @@ from family.data.dataset import open_dataset
 from family.errors import UserError
 
 CANDIDATES = "candidates.csv"  # of a bundle whose int8 was searched
+MOST_ROWS = 1_000_000  # that anybody would label to decide
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, metavar="RUN|BUNDLE|DATASET|RESULTS")
@@ -40,12 +42,14 @@ def _read_rows(path: Path) -> list[dict]:
 def _results(rows: list[dict]) -> str:
     """Return a table of members: latency joined with accuracy by the model file's sha256."""
     accuracy = {row["model_sha256"]: row for row in rows if row.get("kind") == "accuracy"}
+    batches = {row.get("batch", 1) for row in rows if row.get("kind") == "latency"} - {1}
     lines = [f"{'member':34}{'MB':>7}{'p50 ms':>9}{'p99 ms':>9}{'top-1':>8}{'top-3':>8}{'macro':>8}   right at level 1, 2, ..."]
     for row in rows:
         if row.get("kind") != "latency":
             continue
         ms, found = row["latency_ms"], accuracy.get(row["model_sha256"])
-        line = f"{row['member']:34}{row['size_mb']:7.1f}{ms['p50']:9.2f}{ms['p99']:9.2f}"
+        name = row["member"] + (f" ({row.get('batch', 1)} at once)" if batches else "")
+        line = f"{name:34}{row['size_mb']:7.1f}{ms['p50']:9.2f}{ms['p99']:9.2f}"
         if found and row["trained"]:
             metrics = found["metrics"]
             shares = (metrics["top1"]["micro"], metrics["top3"]["micro"], metrics["top1"]["macro"])
@@ -69,15 +73,21 @@ def _card(card: dict) -> str:
             f"{phase['epochs']} epochs, ended by {phase['stopped_by']}, training {phase['train_accuracy']:.1%}{val}{cost}"
         )
     for scheme, entry in card.get("schemes", {}).items():
-        gate = entry.get("gate")
-        shown[f"scheme {scheme}"] = f"{entry['size_mb']} MB" + (
-            f", {gate['drop_points']:+.2f} points lost: {gate['verdict']}" if gate else ""
-        )
+        shown[f"scheme {scheme}"] = f"{entry.get('size_mb')} MB" + _verdict(entry.get("gate"))
         if speed := entry.get("speed"):
             shown[f"scheme {scheme}"] += f"; {speed['ratio']:.2f} times the speed of fp32" + ("" if speed["interval"][0] > 1 else ", NOT SHOWN to be faster")
-    if card.get("serve"):
-        shown["serve"] = f"{card['serve']['scheme']} with {card['serve']['threads']} threads, picked on {card['serve']['machine']}"
+    for scheme, found in card.get("refused", {}).items():
+        shown[f"refused {scheme}"] = _verdict(found.get("gate")).strip(", ") or "it is not what it should be; card.json has what was found"
+    if serve := card.get("serve"):
+        shown["serve"] = f"{serve.get('scheme')} with {serve.get('threads')} threads, picked on {serve.get('machine')}"
     return _lines(shown)
+
+
+def _verdict(gate: dict | None) -> str:
+    if not gate:
+        return ""
+    needs = f", about {gate['needs_rows']:,} validation images would decide, there were {gate['n']:,}" if gate.get("needs_rows", 1e9) < MOST_ROWS else ""
+    return f", {gate['drop_points']:+.2f} points lost: {gate['verdict']}{needs}"
 
 
 def _candidates(path: Path) -> str:

@@ -157,10 +157,10 @@ def write_bundle(photo):
         for scheme in schemes:
             path = folder / f"model.{scheme}.onnx"
             _write_tiny_model(path, px, len(ontology.leaves))
-            entries[scheme] = {"file": path.name, "sha256": sha256_of(path), "size_mb": 0.001}
+            entries[scheme] = {"file": path.name, "sha256": sha256_of(path), "size_mb": round(path.stat().st_size / 1e6, 3)}
         images = [photo(1000 + k) for k in range(4)]
         answers = _tiny_answers(np.stack([decode_image(i, how) for i in images]), len(ontology.leaves))
-        write_samples(folder, images, {"fp32": answers, "int8": answers})
+        write_samples(folder, images, dict.fromkeys({"fp32", "int8", *schemes}, answers))
         card = {
             "schema": 1, "kind": "bundle", "name": f"b0-{px}-general", "variant": "b0", "resolution_px": px, "scope": "general",
             "subtrees": None, "label": "", "classes": list(ontology.leaves), "paths": [ontology.path_of[i] for i in ontology.leaves],

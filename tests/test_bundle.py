@@ -1,6 +1,7 @@
 """Bundles: what is run is the file of the card, by the provider that was asked for."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -96,7 +97,7 @@ def test_a_file_name_that_leaves_the_folder_is_refused(bundle, name):
 @pytest.mark.parametrize("entry", [{}, {"file": "model.fp32.onnx"}, {"file": 3, "sha256": "0"}, None, []])
 def test_a_scheme_without_its_fields_is_refused(bundle, entry):
     change_card(bundle, schemes={"fp32": entry})
-    with pytest.raises(UserError, match="no file or no sha256"):
+    with pytest.raises(UserError, match="no file or no sha256|lacks schemes"):
         open_bundle(bundle)
 
 
@@ -179,3 +180,32 @@ def test_parts_hold_all_images_in_order_and_fewer_of_large_ones():
     parts = list(in_parts(images))
     assert [len(part) for part in parts] == [3] * 6 + [1]
     np.testing.assert_array_equal(np.concatenate(parts), images)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"preprocessing": {"resolution_px": 64, "aspect": "stretch", "filter": "bilinear"}}, "image should be tensor(uint8) [N, 64, 64, 3]"),
+        ({"classes": ["1"], "paths": ["A"]}, "probabilities should be tensor(float) [N, 1]"),
+    ],
+)
+def test_a_file_that_takes_or_gives_something_else_than_its_card_says_is_not_asked(bundle, changes, said):
+    change_card(bundle, **changes)
+    with pytest.raises(Failure, match=re.escape(said)):
+        Predictor(open_bundle(bundle), Settings())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"preprocessing": {"resolution_px": px, "aspect": "stretch", "filter": "bilinear"}} for px in ("32", 0, 200_000, 32.5, True, None)
+    ]
+    + [{"node_ids": ["1"]}, {"node_ids": {"A": 1}}, {"schemes": ["fp32"]}, {"serve": "int8"}, {"serve": {"threads": "2"}}, {"serve": {"scheme": 8}},
+       {"dataset": "photos"}, {"files": {"labels.json": None}}, {"classes": [1, 2, 3]}],
+)  # fmt: skip
+def test_a_card_with_another_kind_of_value_is_refused_in_one_line(bundle, changes, capsys):
+    change_card(bundle, **changes)
+    (bundle / "photo.jpg").write_bytes(b"")
+    for words in (["show", str(bundle)], ["predict", str(bundle), str(bundle / "photo.jpg")], ["verify", str(bundle)]):
+        assert main(words) == 2
+        assert "the card lacks" in capsys.readouterr().err

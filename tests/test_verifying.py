@@ -18,7 +18,7 @@ TREE = from_leaves([("1", "A/B"), ("2", "A/C"), ("3", "D"), ("9", "A")])
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, write_bundle):
-    folder = write_bundle(tmp_path_factory.mktemp("whole") / "bundle", TREE, schemes=("fp32", "int8"), dataset={"ontology_digest": TREE.digest})
+    folder = write_bundle(tmp_path_factory.mktemp("whole") / "bundle", TREE, schemes=("fp32", "fp16"), dataset={"ontology_digest": TREE.digest})
     labels = [{"class": k, "category_id": i, "path": TREE.path_of[i]} for k, i in enumerate(TREE.leaves)]
     write_json(folder / "labels.json", labels)
     seal(folder)
@@ -36,7 +36,8 @@ def seal(folder, **changes):
     card = {**read_json(folder / "card.json"), **changes}
     card["files"] = {name: sha256_of(folder / name) for name in ("labels.json", SAMPLES)}
     for entry in card["schemes"].values():
-        entry["sha256"] = sha256_of(folder / entry["file"])
+        path = folder / entry["file"]
+        entry |= {"sha256": sha256_of(path), "size_mb": round(path.stat().st_size / 1e6, 3)}
     write_json(folder / "card.json", card)
 
 
@@ -52,16 +53,15 @@ def test_a_whole_bundle_holds(whole, capsys):
     assert verified(whole, capsys)[:2] == (0, [])
     assert main(["verify", str(whole)]) == 0
     said = capsys.readouterr().out
-    assert "not recomputed: the card does not tell how many convolutions were left in float on purpose" in said
-    assert "WRONG" not in said and "100.0% of 4 stored inputs" in said and "image uint8 [N, 32, 32, 3]" in said
+    assert "WRONG" not in said and "next: " in said and "100.0% of 4 stored inputs" in said and "image uint8 [N, 32, 32, 3]" in said
 
 
 def test_stored_answers_of_other_categories_are_told(bundle, capsys):
     images, answers = open_bundle(bundle).samples("fp32")
-    write_samples(bundle, images, {"fp32": answers, "int8": answers[:, :-1]})
+    write_samples(bundle, images, {"fp32": answers, "fp16": answers[:, :-1]})
     seal(bundle)
     code, found, said = verified(bundle, capsys)
-    assert (code, found) == (1, ["int8 answers"]) and "the stored ones are of shape (4, 2)" in said
+    assert (code, found) == (1, ["fp16 answers"]) and "the stored ones are of shape (4, 2)" in said
 
 
 def test_answers_that_are_no_numbers_are_a_failure(bundle, capsys, photo):
@@ -72,9 +72,9 @@ def test_answers_that_are_no_numbers_are_a_failure(bundle, capsys, photo):
     rewrite(bundle, spoil)
     seal(bundle)
     code, found, said = verified(bundle, capsys)
-    assert (code, found) == (1, ["int8 answers"]) and "the answers of 1 of 1 images are no numbers" in said
+    assert (code, found) == (1, ["fp16 answers"]) and "the answers of 1 of 1 images are no numbers" in said
     (bundle / "photo.jpg").write_bytes(photo(1))
-    assert main(["predict", str(bundle), str(bundle / "photo.jpg"), "--scheme", "int8", "--json"]) == 1
+    assert main(["predict", str(bundle), str(bundle / "photo.jpg"), "--scheme", "fp16", "--json"]) == 1
     assert "are no numbers" in capsys.readouterr().err
 
 
@@ -102,8 +102,8 @@ def test_a_file_outside_of_the_bundle_is_none_of_it(bundle, capsys):
     assert (code, found) == (1, ["../secret"]) and "no file of the bundle" in said
 
 
-def rewrite(folder, change):
-    path = folder / "model.int8.onnx"
+def rewrite(folder, change, scheme="fp16"):
+    path = folder / f"model.{scheme}.onnx"
     model = onnx.load(path)
     change(model)
     onnx.save(model, path)
@@ -111,7 +111,7 @@ def rewrite(folder, change):
 
 def other_answers(folder):
     images, answers = open_bundle(folder).samples("fp32")
-    write_samples(folder, images, {"fp32": answers[:, ::-1], "int8": answers})
+    write_samples(folder, images, {"fp32": answers[:, ::-1], "fp16": answers})
     seal(folder)
 
 
@@ -174,39 +174,82 @@ def in_another_file(folder):
 
 
 def cut_short(folder):
-    path = folder / "model.int8.onnx"
+    path = folder / "model.fp16.onnx"
     path.write_bytes(path.read_bytes()[:-40])
     seal(folder)
 
 
-def claim_int8(folder):
-    """Claim int8 of the file that is there, whose answers are right and which runs in float."""
+def claim_int8(folder, **entry):
+    """Claim int8 of a file whose answers are right and which runs in float."""
     card = read_json(folder / "card.json")
-    card["schemes"]["int8"]["made"] = {"convolutions_in_float": 0}
+    images, answers = open_bundle(folder).samples("fp16")
+    write_samples(folder, images, {"fp32": answers, "int8": answers})
+    card["schemes"]["int8"] = {**card["schemes"].pop("fp16"), **entry}
+    write_json(folder / "card.json", card)
+    seal(folder)
+
+
+def claim_convolutions(folder):
+    claim_int8(folder, made={"convolutions_in_float": 0}, proof={"int8_convolutions": 3, "float_convolutions": 0})
+
+
+def sharpen(folder):
+    """Make the head three times as sure: the best categories stay."""
+
+    def change(model):
+        weights = next(tensor for tensor in model.graph.initializer if tensor.name == "weights")
+        weights.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weights) * 3, weights.name))
+
+    rewrite(folder, change, "fp32")
+    seal(folder)
+
+
+def other_labels_inside(folder):
+    from export.metadata import write_metadata
+
+    card = read_json(folder / "card.json")
+    write_metadata(folder / "model.fp16.onnx", {**card, "paths": [f"{path}s" for path in card["paths"]]}, "fp16")
+    seal(folder)
+
+
+def no_digests(folder):
+    card = read_json(folder / "card.json")
+    del card["files"]
+    write_json(folder / "card.json", card)
+
+
+def claim_size(folder):
+    card = read_json(folder / "card.json")
+    card["schemes"]["fp16"]["size_mb"] = 1.5
     write_json(folder / "card.json", card)
 
 
 def claim_operators(folder):
     card = read_json(folder / "card.json")
-    card["schemes"]["int8"]["operators"] = {"QLinearConv": 49}
+    card["schemes"]["fp16"]["operators"] = {"QLinearConv": 49}
     write_json(folder / "card.json", card)
 
 
 @pytest.mark.parametrize(
     ("tamper", "wrong"),
     [
-        (lambda folder: (folder / "model.int8.onnx").write_bytes(b"other"), ["int8 file"]),
-        (lambda folder: (folder / "model.int8.onnx").unlink(), ["int8 file"]),
-        (lambda folder: (folder / SAMPLES).write_bytes(b"cut"), [SAMPLES, "fp32 answers", "int8 answers"]),
+        (lambda folder: (folder / "model.fp16.onnx").write_bytes(b"other"), ["fp16 file"]),
+        (lambda folder: (folder / "model.fp16.onnx").unlink(), ["fp16 file"]),
+        (lambda folder: (folder / SAMPLES).write_bytes(b"cut"), [SAMPLES, "fp32 answers", "fp16 answers"]),
         (lambda folder: (folder / "labels.json").write_text("[{"), ["labels.json", "labels"]),
         (swap_labels, ["labels"]),
         (other_answers, ["fp32 answers"]),
-        (outside, ["int8 graph", "int8 answers"]),
-        (outside_of_a_branch, ["int8 graph", "int8 answers"]),
-        (in_another_file, ["int8 graph", "int8 answers"]),
-        (cut_short, ["int8 graph", "int8 answers"]),
+        (outside, ["fp16 graph", "fp16 answers"]),
+        (outside_of_a_branch, ["fp16 graph", "fp16 answers"]),
+        (in_another_file, ["fp16 graph", "fp16 answers"]),
+        (cut_short, ["fp16 graph", "fp16 answers"]),
         (claim_int8, ["int8 proof"]),
-        (claim_operators, ["int8 operators"]),
+        (claim_convolutions, ["int8 proof"]),
+        (sharpen, ["fp32 answers"]),
+        (other_labels_inside, ["fp16 metadata"]),
+        (no_digests, ["files"]),
+        (claim_size, ["fp16 file"]),
+        (claim_operators, ["fp16 operators"]),
         (lambda folder: seal(folder, dataset={"ontology_digest": "0" * 64}), ["tree"]),
     ],
 )
@@ -216,10 +259,23 @@ def test_what_was_tampered_with_is_told(bundle, tamper, wrong, capsys):
     assert (code, found) == (1, wrong) and "export the run anew" in said
 
 
+def test_files_that_the_card_does_not_know_are_named(bundle, capsys):
+    (bundle / "weights.bin").write_bytes(b"x")
+    code, found, said = verified(bundle, capsys)
+    assert (code, found) == (0, []) and "the card tells nothing of weights.bin" in said
+
+
+def test_one_scheme_alone_is_asked_and_another_name_is_refused(whole, capsys):
+    assert main(["verify", str(whole), "--scheme", "fp16", "--threads", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "fp16 answers" in said and "fp32 answers" not in said and "fp32 file" in said
+    assert main(["verify", str(whole), "--scheme", "fp61"]) == 2 and "Did you mean 'fp16'" in capsys.readouterr().err
+
+
 def test_an_output_of_another_name_is_told(bundle, capsys):
     rename_output(bundle)
     code, found, said = verified(bundle, capsys)
-    assert (code, found) == (1, ["int8 inputs and outputs", "int8 answers"]) and "it can't be run" in said
+    assert (code, found) == (1, ["fp16 inputs and outputs", "fp16 answers"]) and "it can't be run" in said
 
 
 @pytest.mark.parametrize("change", [outside, outside_of_a_branch, in_another_file])

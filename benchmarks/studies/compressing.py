@@ -141,7 +141,7 @@ def row(work: Path, name: str, source: str) -> dict:
              "s": sum(phase["s"] for phase in card["training"]["phases"])}  # fmt: skip
     for scheme in SCHEMES:
         if scheme not in card["schemes"]:
-            found[scheme] = {"refused": card.get("refused", {}).get(scheme, {}).get("verdict", "no int8")}
+            found[scheme] = {"refused": card.get("refused", {}).get(scheme, {}).get("gate", {}).get("verdict", "no int8")}
             continue
         data = (work / "bundles" / name / card["schemes"][scheme]["file"]).read_bytes()
         metrics = read_json(work / "evaluations" / f"{name}-{scheme}" / "metrics.json")

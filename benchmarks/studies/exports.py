@@ -67,7 +67,7 @@ def member(work: Path, name: str, dataset: Dataset) -> dict:
     bundle = work / "bundles" / name
     card = read_card(bundle)
     if "int8" not in card["schemes"]:
-        return {"name": card["name"], "refused": card.get("refused", {}).get("int8", {}).get("verdict", "no int8")}
+        return {"name": card["name"], "refused": card.get("refused", {}).get("int8", {}).get("gate", {}).get("verdict", "no int8")}
     int8 = card["schemes"]["int8"]
     rows = dataset.rows("test", dataset.scope_of(card))
     return {

@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO
 
 import numpy as np
 
@@ -51,6 +52,10 @@ def _stack(batch: list[dict[Preprocessing, np.ndarray]]) -> dict[Preprocessing, 
     return {how: np.stack([images[how] for images in batch]) for how in batch[0]}
 
 
-def decode_all(rows: Rows, how: Preprocessing) -> np.ndarray:
-    """Return uint8 [n, px, px, 3] of rows, as a model sees them; all of it is in memory."""
-    return np.stack(list(map_ahead(lambda row: decode_image(rows.read(row), how), range(len(rows)))))
+def decode_all(rows: Rows, how: Preprocessing, file: BinaryIO | None = None) -> np.ndarray:
+    """Return uint8 [n, px, px, 3] of rows, as a model sees them; all of it is in memory, or in a file, from which it is read where it is used."""
+    shape = (len(rows), how.resolution_px, how.resolution_px, 3)
+    pixels = np.empty(shape, np.uint8) if file is None else np.memmap(file, np.uint8, "w+", shape=shape)
+    for row, image in enumerate(map_ahead(lambda row: decode_image(rows.read(row), how), range(len(rows)))):
+        pixels[row] = image
+    return pixels

@@ -128,7 +128,7 @@ def summarize(
     nodes = np.empty((len(labels), len(levels)), np.int32)
     node_probabilities = np.empty((len(labels), len(levels)), np.float32)
     for column, (node_of, n_nodes) in enumerate(levels):
-        sums = _node_sums(probabilities, node_of, n_nodes)
+        sums = node_sums(probabilities, node_of, n_nodes)
         nodes[:, column] = sums.argmax(axis=1)
         node_probabilities[:, column] = sums[rows, nodes[:, column]]
     tempered = at_temperature(probabilities, temperature)
@@ -150,7 +150,7 @@ def _best_classes(probabilities: np.ndarray, k: int) -> np.ndarray:
     return top
 
 
-def _node_sums(probabilities: np.ndarray, node_of: np.ndarray, n_nodes: int) -> np.ndarray:
+def node_sums(probabilities: np.ndarray, node_of: np.ndarray, n_nodes: int) -> np.ndarray:
     """Return float [n, n_nodes], each node's sum over its leaves, added up in float64 in the order of the leaves."""
     n, n_classes = probabilities.shape
     if n_nodes == n_classes:  # each leaf is a node of its own, in the same order
