@@ -96,6 +96,11 @@ def collect(model: onnx.ModelProto, operators: Iterable[str], images: np.ndarray
     return found
 
 
+def memory_mb(histograms: Iterable[Histogram], n_images: int) -> float:
+    """Return what `collect` holds at once, in units of 10^6 bytes: the histograms, and the activations of one image, float32."""
+    return sum(one.counts.nbytes + 4 * int(one.counts.sum()) // max(n_images, 1) for one in histograms) / 1e6
+
+
 def _float_tensors(model: onnx.ModelProto, operators: set[str]) -> list[str]:
     graph = model.graph
     constants = {i.name for i in graph.initializer}

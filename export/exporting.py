@@ -3,6 +3,7 @@
 import io
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -28,7 +29,7 @@ from family.data.order import choose_balanced
 from family.data.reading import decode_all
 from family.errors import Failure
 from family.evaluation.predictions import level_maps
-from family.machine import cpu_model
+from family.machine import cpu_model, peak_memory_mb
 from family.outputs import whole_folder, write_json
 
 N_SAMPLES = 256
@@ -66,6 +67,7 @@ def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, gate_
     from family.training.runs import load_calibrated  # isort: skip  (TensorFlow, quietly, from here on)
     from export.onnx import convert
 
+    began = time.monotonic()
     model, card = load_calibrated(run)
     how = Preprocessing.from_card(card["preprocessing"])
     val = held_back_rows(dataset, card, gate_of.n_rows)
@@ -98,6 +100,7 @@ def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, gate_
         write_json(folder / "labels.json", labels)
         own = [name for name in ("labels.json", SAMPLES, CANDIDATES) if (folder / name).is_file()]
         own += [path.relative_to(folder).as_posix() for path in sorted((folder / "saved_model").rglob("*")) if path.is_file()]
+        card["export"] |= {"s": round(time.monotonic() - began, 1), "peak_memory_mb": peak_memory_mb()}
         card["files"] = {name: sha256_of(folder / name) for name in own}
         write_card(folder, card)
     return refused

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from export.blocks import before_first_convolution, count_convolutions, find_blocks
-from export.calibrate import N_BINS, RANGES, collect
+from export.calibrate import N_BINS, RANGES, collect, memory_mb
 from export.proof import MOST_IN_FLOAT
 from export.quantize import OPERATORS, Ranges, load_fp32, weight_bits, write_int8
 from export.runtime import Settings, in_parts, open_session
@@ -50,6 +50,7 @@ class Trials:
     reference: np.ndarray  # float32 [n, n_classes], of fp32
     n_weight_bits: int
     folder: Path
+    calibration_mb: float = 0.0  # that the histograms and one image's activations took
 
     def kept(self, blocks: Collection[str]) -> list[str]:
         return self.always + [name for block in blocks for name in self.blocks[block]]
@@ -113,7 +114,7 @@ def search(fp32: Path, calibration: np.ndarray, ranked_on: np.ndarray, folder: P
     means = {tensor: histogram.means for tensor, histogram in histograms.items()}
     judged_on = join_halves(ranked_on)
     trials = Trials(model, ranges, means, find_blocks(model), before_first_convolution(model), judged_on, _answer(fp32, judged_on),
-                    weight_bits(cpu_flags())[0], folder)  # fmt: skip
+                    weight_bits(cpu_flags())[0], folder, memory_mb(histograms.values(), len(calibration)))  # fmt: skip
     rows = [trials.measure(name) for name in RANGES]
     rungs, probes = _climb(trials, min(rows, key=_diverging)["ranges"])
     pairs = [(name, blocks) for blocks in rungs for name in RANGES]
@@ -219,6 +220,7 @@ def summary(trials: Trials, rows: list[dict], n_calibration: int) -> dict:
         "n_candidates": len(rows), "n_calibrated_on": n_calibration, "n_ranked_on": len(trials.images),
         "ranked_by": f"max(divergence, {NEGLIGIBLE}) * relative_time ** {EXCHANGE}, on halves of training rows that ranges do not come from, joined, without "
                      "labels",
+        "calibration_mb": round(trials.calibration_mb, 1),
         "histograms": f"at most {N_BINS} bins a tensor, of one image's activations at a time",
     }  # fmt: skip
 

@@ -90,11 +90,12 @@ def gate(
         summed = [node_sums(p, node_of, n_nodes).argmax(1) for p in (reference, scheme)]
         for kind, (before, after) in (("", (node_of[base], node_of[answers])), (".summed", summed)):
             lost[k, kind] = (before == truth[k]).astype(int) - (after == truth[k])
-    macro = macro_intervals(lost, truth, lambda key: key[0], listings)
+    same = {key: (key[0], "") if np.array_equal(d, lost[key[0], ""]) else key for key, d in lost.items()}  # drawn once
+    macro = macro_intervals({key: lost[key] for key in set(same.values())}, truth, lambda key: key[0], listings)
     for (k, kind), d in lost.items():
         counts = np.bincount(truth[k])
         means = (np.bincount(truth[k], d) / np.maximum(counts, 1))[counts > 0]
-        both = {"micro": _loss(d.mean(), micro_interval(d, listings)), "macro": _loss(means.mean(), macro[k, kind])}
+        both = {"micro": _loss(d.mean(), micro_interval(d, listings)), "macro": _loss(means.mean(), macro[same[k, kind]])}
         found.setdefault(str(k), {}).update({"summed": both} if kind else both)
         n_differing = count_differing(d, listings)
         figures |= {f"levels.{k}{kind}.micro": (both["micro"], MIN_DIFFERING), f"levels.{k}{kind}.macro": (both["macro"], n_differing)}

@@ -76,6 +76,8 @@ def _card(card: dict) -> str:
         shown[f"scheme {scheme}"] = f"{entry.get('size_mb')} MB" + _verdict(entry.get("gate"))
         if speed := entry.get("speed"):
             shown[f"scheme {scheme}"] += f"; {speed['ratio']:.2f} times the speed of fp32" + ("" if speed["interval"][0] > 1 else ", NOT SHOWN to be faster")
+    if (made := card.get("export", {})).get("peak_memory_mb"):
+        shown["export"] = f"{made['s']:.0f} s, {made['peak_memory_mb'] / 1024:.1f} GB"
     for scheme, found in card.get("refused", {}).items():
         shown[f"refused {scheme}"] = _verdict(found.get("gate")).strip(", ") or "it is not what it should be; card.json has what was found"
     if serve := card.get("serve"):

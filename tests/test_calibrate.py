@@ -9,7 +9,7 @@ pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 from networks import draw_images, write_network  # noqa: E402
 
-from export.calibrate import N_BINS, RANGES, Histogram, collect, least_squares, min_max, percentile  # noqa: E402
+from export.calibrate import N_BINS, RANGES, Histogram, collect, least_squares, memory_mb, min_max, percentile  # noqa: E402
 from export.quantize import OPERATORS, load_fp32  # noqa: E402
 from family.errors import Failure  # noqa: E402
 
@@ -98,3 +98,11 @@ def test_histograms_of_a_network_are_those_of_its_activations(tmp_path):
     pixels = images.astype(np.float64).mean(axis=(0, 1, 2))
     np.testing.assert_allclose(found["cast:0"].means, pixels, rtol=1e-6)
     assert found["cast:0"].high == images.max() and found["m/block1a_activation/Relu6:0"].low >= 0
+
+
+def test_memory_is_that_of_histograms_and_of_one_images_activations():
+    one = Histogram()
+    for _ in range(3):
+        one.add(np.linspace(-1, 1, 1000, dtype=np.float32).reshape(1, 10, 100))
+    assert memory_mb([one], 3) == pytest.approx((8 * len(one.counts) + 4000) / 1e6)
+    assert memory_mb([], 0) == 0

@@ -102,6 +102,7 @@ def test_the_card_tells_how_the_export_was_checked(place):
 def test_what_was_exported_is_verified(place):
     said = family("verify", place / "bundle").stdout
     assert "WRONG" not in said and said.count("stored inputs have the stored best category") == 3 and "int8 proof" in said
+    assert said.count("labels, tree, preprocessing and card, as the card says") == 3
 
 
 def test_a_scheme_that_loses_too_much_is_refused_and_the_others_are_written(place):
@@ -109,7 +110,10 @@ def test_a_scheme_that_loses_too_much_is_refused_and_the_others_are_written(plac
     said = family("export", place / "run", "--out", place / "strict", "--max-drop", "-101", code=1).stderr
     assert "int8 is refused" in said
     assert (place / "strict" / "model.fp32.onnx").is_file() and not (place / "strict" / "model.int8.onnx").exists()
-    assert list(json.loads((place / "strict" / "card.json").read_text())["schemes"]) == ["fp32"]
+    card = json.loads((place / "strict" / "card.json").read_text())
+    assert list(card["schemes"]) == ["fp32"] and set(card["refused"]["int8"]) == {"made", "proof", "gate"}
+    assert "refused int8" in family("show", place / "strict").stdout
+    assert "is a bundle already" in family("export", place / "bundle", "--out", place / "again", code=2).stderr
 
 
 def test_results_are_reported_and_picked_from(place):

@@ -1,12 +1,16 @@
 """Proofs of an export: parity that a NaN can't pass, a gate that says how sure it is, and images that no photo is."""
 
+import io
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from export.verify import MAX_DP, gate, hostile_images, is_refused, parity, parity_holds, tell_verdict
+from export.verify import MAX_DP, gate, hostile_files, hostile_images, is_refused, parity, parity_holds, tell_verdict
 from family.cli import main
+from family.data.images import Preprocessing, decode_image
 
 FLAT = [(np.arange(4), 4)]
 TREE = [(np.array([0, 0, 1, 1]), 2), (np.arange(4), 4)]
@@ -183,6 +187,17 @@ def test_hostile_images_are_of_the_models_shape_and_all_differ():
         assert len({image.tobytes() for image in images}) == len(images)
         assert (images.min(), images.max()) == (0, 255)
         assert np.array_equal(images, hostile_images(px))
+
+
+@pytest.mark.parametrize("aspect", ["stretch", "crop", "pad"])
+def test_hostile_files_of_extreme_sizes_are_decoded_and_all_differ(aspect):
+    files = hostile_files()
+    sizes = [Image.open(io.BytesIO(data)).size for data in files]
+    assert {(1, 1), (1000, 1), (1, 1000)} <= set(sizes)
+    pixels = [decode_image(data, Preprocessing(32, aspect)) for data in files]
+    assert all(image.shape == (32, 32, 3) for image in pixels)
+    n_kinds = len({image.tobytes() for image in pixels})
+    assert n_kinds == len(files) or (aspect == "pad" and n_kinds == 3)  # of a line nothing is left where it keeps its shape: all is grey
 
 
 @pytest.mark.parametrize("points", ["nan", "inf"])

@@ -75,6 +75,7 @@ def member(work: Path, name: str, dataset: Dataset) -> dict:
         "mb": {scheme: card["schemes"][scheme]["size_mb"] for scheme in SCHEMES},
         **{key: int8[key] for key in ("made", "proof", "speed")},
         "verdict": {key: int8["gate"].get(key) for key in ("verdict", "drop_points", "interval", "decided_by")},
+        **{f"export_{key}": card["export"].get(key) for key in ("s", "peak_memory_mb")},
         "candidates": read_candidates(bundle / "candidates.csv"),
         "loss": loss(rows, *(work / "evaluations" / f"{name}-{scheme}" for scheme in SCHEMES)),
     }
