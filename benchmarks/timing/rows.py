@@ -2,8 +2,8 @@
 
 import argparse
 import io
+import math
 import os
-import random
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +19,10 @@ from benchmarks.timing.gpu import PROVIDERS as GPU_PROVIDERS
 from benchmarks.timing.gpu import Watch
 from benchmarks.timing.loading import measure_loading
 from benchmarks.timing.pipeline import NULL, Pipeline, answering, pipeline_of, pipeline_of_chain, queries_of, split_at_model
-from benchmarks.timing.scenarios import Plan, arrivals, serve, time_members, time_offline, warm
-from benchmarks.timing.statistics import effective_number, summarize
-from benchmarks.timing.trust import Turn, between, conditions, faults, read_counters
+from benchmarks.timing.scenarios import Plan, time_members, time_offline, warm
+from benchmarks.timing.serving import Load, plan_load, probe, queries_needed, serve_members
+from benchmarks.timing.statistics import MIN_SAMPLES, effective_number, summarize
+from benchmarks.timing.trust import Turn, conditions, faults
 from export.bundle import open_bundle
 from export.chain import folders_of, is_chain, open_chain, picked_schemes, read_picked
 from export.runtime import Predictor, Settings
@@ -30,7 +31,6 @@ from family.errors import UserError
 from family.progress import progress
 
 OFFLINE_BATCHES = (1, 8)
-SERVER_TURNS = 4
 
 
 @dataclass(frozen=True)
@@ -208,43 +208,43 @@ def _add_throughput(rows: list[dict], members: list[Member]) -> None:
 
 
 def _serve_all(members: list[Member], rate: float, plan: Plan) -> list[dict]:
-    """Return a row for each member under requests of one image that come at random times, `rate` a second; members take turns, in which a queue begins
-    empty."""
-    n = max(plan.n, int(rate * plan.min_s))
-    found: list[list[tuple]] = [[] for _ in members]
-    watch = _watch(members)
-    warmup = [warm(member.pipeline, queries_of(member.images, 1)) for member in members]
-    turns = [(m, turn) for turn in range(SERVER_TURNS) for m in random.Random(turn).sample(range(len(members)), len(members))]
-    for m, turn in progress(turns, f"{rate:g} requests/s", unit="turns"):
-        queries, before = queries_of(members[m].images, 1), read_counters()
-        waited, took = serve(members[m].pipeline, queries, arrivals(rate, -(-n // SERVER_TURNS), seed=turn), _workers(members[m].fixed))
-        found[m].append((waited, Turn(m, before.at, {"answer": took}, between(before, read_counters()))))
-        watch.look(m)
+    """Return a row for each member under requests of one image that come at random times, `rate` a second."""
+    watch, pipelines = _watch(members), [member.pipeline for member in members]
+    queries = [queries_of(member.images, 1) for member in members]
+    warmup = [warm(member.pipeline, own) for member, own in zip(members, queries, strict=True)]
+    workers = [max(1, member.fixed["machine"]["cores"] // member.fixed["threads"]) for member in members]
+    loads = [plan_load(rate, plan, n, probe(member.pipeline, own, rate, n)) for member, own, n in zip(members, queries, workers, strict=True)]
+    found = serve_members(pipelines, queries, loads, look=watch.look)
     everyone = [turn for own in found for _, turn in own]
-    return [_server_row(member, rate, own, everyone, warmed, watch) for member, own, warmed in zip(members, found, warmup, strict=True)]
+    return [_server_row(member, load, own, everyone, warmed, watch) for member, load, own, warmed in zip(members, loads, found, warmup, strict=True)]
 
 
-def _workers(fixed: dict) -> int:
-    return max(1, fixed["machine"]["cores"] // fixed["threads"])
-
-
-def _server_row(member: Member, rate: float, own: list[tuple], everyone: list[Turn], warmed: tuple[int, bool], watch: Watch) -> dict:
-    fixed, turns, workers = member.fixed, [turn for _, turn in own], _workers(member.fixed)
+def _server_row(member: Member, load: Load, own: list[tuple], everyone: list[Turn], warmed: tuple[int, bool], watch: Watch) -> dict:
+    fixed, turns, workers = member.fixed, [turn for _, turn in own], load.workers
     waited, took = np.concatenate([waited for waited, _ in own]), np.concatenate([turn.total_ms for turn in turns])
-    load = rate * took.mean() / 1000 / workers
+    utilization, n_effective = load.rate * took.mean() / 1000 / workers, effective_number([waited])  # turns go on where the one before ended
+    latency = summarize(waited, n_effective)
     why = _wrong_answers(fixed) + _never_steady(*warmed) + faults(turns, everyone, fixed["machine"]["cores"], fixed["threads"] * workers)
-    why += [f"{rate:g} requests/s are more than {workers} workers answer: give fewer, or more cores"] if load >= 1 else []
+    if utilization >= 1:
+        why.append(f"{load.rate:g} requests/s are more than {workers} workers answer: give fewer, or more cores")
+    elif latency["upper"] is None and len(waited) >= MIN_SAMPLES:
+        needed = max(queries_needed(utilization), math.ceil(1.2 * MIN_SAMPLES * len(waited) / n_effective / 100) * 100)
+        why.append(f"{len(waited)} waiting times at a utilization of {utilization:.2f} tell as much as {n_effective} independent ones, which can't bound p99: "
+                   f"--samples {needed}, or a lower --rate")  # fmt: skip
     return {
         **fixed,
         "peak_memory_mb": None,  # measured on single images, one after another
         "scenario": "server",
-        "rate": rate,
+        "rate": load.rate,
         "workers": workers,
-        "utilization": float(load),
+        "utilization": float(utilization),
         "batch": 1,
         "n": len(waited),
+        "n_effective": n_effective,
+        "transient": load.n_transient,
+        "turns": len(turns),
         "warmup": warmed[0],
-        "latency_ms": summarize(waited, effective_number([waited for waited, _ in own])),
+        "latency_ms": latency,
         "stages_ms": {"queue": float(np.median(waited - took)), "answer": float(np.median(took))},
         **_judged(turns, why, fixed, watch, turns[0].member),
     }

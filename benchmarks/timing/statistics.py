@@ -125,15 +125,13 @@ def effective_number(turns: Sequence[np.ndarray]) -> int:
     n / (1 + 2 (r1 + r2 + ...)), with the autocorrelations up to the first that is not above 0. Source: Geyer 1992, Practical Markov chain Monte Carlo,
     section 3.3, in its simplest form.
     """
-    centre, n = np.mean(np.concatenate(turns)), sum(map(len, turns))
-    deviations = [turn - centre for turn in turns]
-    variance = sum(float(d @ d) for d in deviations) / n
-    total = 0.0
-    for lag in range(1, min(map(len, turns))):
-        r = sum(float(d[:-lag] @ d[lag:]) for d in deviations) / n / max(variance, 1e-300)
-        if r <= 0:
-            break
-        total += r
+    centre, n, n_lags = np.mean(np.concatenate(turns)), sum(map(len, turns)), min(map(len, turns))
+    products = np.zeros(n_lags)  # of deviations, by lag
+    for turn in turns:
+        length = 2 ** (2 * len(turn)).bit_length()  # no lag goes round
+        products += np.fft.irfft(np.abs(np.fft.rfft(turn - centre, length)) ** 2)[:n_lags]
+    ends = np.flatnonzero(products <= 1e-12 * products[0])
+    total = products[1 : ends[0] if len(ends) else n_lags].sum() / max(products[0], 1e-300)
     return max(1, int(n / (1 + 2 * total)))
 
 
