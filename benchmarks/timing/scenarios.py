@@ -91,21 +91,22 @@ def answer_query(pipeline: Pipeline, query, clock: Callable) -> list[float]:
     return took
 
 
-def time_offline(answers: Sequence[Callable], batches: Sequence[Sequence[tuple[int, object]]], clock: Callable = time.perf_counter) -> list[list[float]]:
-    """Return images a second of each callable with each of its batches; all take turns.
+def time_offline(answers: Sequence[Callable], batches: Sequence[Sequence[tuple[int, object]]], clock: Callable = time.perf_counter,
+                 read: Callable = read_counters) -> list[list[list[Turn]]]:  # fmt: skip
+    """Return the turns of each callable with each of its batches, of which a sample is a batch; all take turns.
 
     Args:
         batches: for each callable, (number of images, what it takes).
     """
     pairs = [(m, b) for m in range(len(answers)) for b in range(len(batches[m]))]
-    rates: dict[tuple[int, int], list[float]] = {pair: [] for pair in pairs}
+    found: dict[tuple[int, int], list[Turn]] = {pair: [] for pair in pairs}
     turns = [pair for round_ in range(_OFFLINE_ROUNDS) for pair in random.Random(round_).sample(pairs, len(pairs))]
     for m, b in progress(turns, "throughput", unit="turns"):
-        n_images, images = batches[m][b]
+        images = batches[m][b][1]
         answers[m](images)
-        began, n = clock(), 0
-        while (spent := clock() - began) < _OFFLINE_S or n == 0:
+        before, began, ends = read(), clock(), []
+        while not ends or ends[-1] - began < _OFFLINE_S:
             answers[m](images)
-            n += 1
-        rates[m, b].append(n * n_images / spent)
-    return [[round(float(np.median(rates[m, b])), 2) for b in range(len(batches[m]))] for m in range(len(answers))]
+            ends.append(clock())
+        found[m, b].append(Turn(pairs.index((m, b)), began, {"batch": 1000 * np.diff([began, *ends])}, between(before, read())))
+    return [[found[m, b] for b in range(len(batches[m]))] for m in range(len(answers))]
