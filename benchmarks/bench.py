@@ -24,7 +24,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         "p99: INVALID")  # fmt: skip
     parser.add_argument("--min-seconds", type=float, default=2.0, metavar="S", help="each member is timed at least this long (default 2)")
     parser.add_argument("--batch", type=_numbers(int), default=[1], metavar="N,...", help="images of a query (default 1); several: each by itself")
-    parser.add_argument("--rate", type=_numbers(float), default=[], metavar="R,...", help="also with requests that come at random times, so many a second")
+    parser.add_argument("--rate", type=_numbers(float), default=[], metavar="R,...", help="also with requests that come at random times, so many a second: "
+                        "as many as bound p99, or a minute of them")  # fmt: skip
     parser.add_argument("--scheme", help="only this one (default: what `pick` chose, else every scheme of each bundle)")
     parser.add_argument("--machine", metavar="NAME", help="what to call this machine (default: its processor and cores)")
     parser.add_argument("--peers", action="store_true", help="compare with OpenVINO, TensorFlow and PyTorch where they are installed "

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+from benchmarks.timing.gpu import Watch  # noqa: E402
+from benchmarks.timing.members import Member  # noqa: E402
+from benchmarks.timing.rows import _server_row  # noqa: E402
 from benchmarks.timing.scenarios import Plan  # noqa: E402
 from benchmarks.timing.serving import MOST_S, TURNS, Load, arrivals, plan_load, probe, queries_needed, relaxation, serve, serve_members  # noqa: E402
 from benchmarks.timing.statistics import MIN_SAMPLES, effective_number, summarize  # noqa: E402
@@ -32,9 +35,12 @@ class Clock:
 
 def served(rates: list[float], n: int, n_transient: int = 0) -> list[list[np.ndarray]]:
     """Return of each member the waiting times of its turns, one worker each."""
+    return [[waited for waited, _ in own] for own in serve_all(rates, n, n_transient)]
+
+
+def serve_all(rates: list[float], n: int, n_transient: int = 0) -> list[list[tuple]]:
     clock, loads = Clock(), [Load(rate, n, n_transient, 1) for rate in rates]
-    found = serve_members([clock.pipeline()] * len(rates), [[0]] * len(rates), loads, clock, clock.go_on, lambda: Counters(clock.now, 0.0, None, None, None))
-    return [[waited for waited, _ in own] for own in found]
+    return serve_members([clock.pipeline()] * len(rates), [[0]] * len(rates), loads, clock, clock.go_on, lambda: Counters(clock.now, 0.0, None, None, None))
 
 
 def exact_p99_ms(utilization: float) -> float:
@@ -98,6 +104,20 @@ def test_as_many_queries_as_are_asked_for_bound_p99_and_the_bound_covers(utiliza
         bounds.append(summarize(samples, effective_number([samples]))["upper"])
     known = [bound for bound in bounds if bound is not None]
     assert len(known) >= 0.8 * len(bounds) and np.mean(np.array(known) >= true) >= 0.93
+
+
+@pytest.mark.parametrize(("rate", "n", "told"), [(80, 3000, "--samples "), (20, 3000, None), (120, 400, "120 requests/s are more than 1 workers answer")])
+def test_a_row_tells_its_utilization_and_how_many_queries_it_lacks(rate, n, told):
+    fixed = {"machine": {"cores": 1}, "threads": 1, "agreement": 1.0, "provider": "cpu", "placement": {"convolutions": {"cpu": 3}}}
+    (own,) = serve_all([rate], n, 100)
+    row = _server_row(Member(fixed, {}, []), Load(rate, n, 100, 1), own, [turn for _, turn in own], (20, True), Watch(False))
+    assert row["utilization"] == pytest.approx(rate / 100) and (row["n"], row["transient"], row["workers"], row["turns"]) == (n, 100, 1, len(own))
+    assert row["latency_ms"]["p99"] == np.percentile(np.concatenate([waited for waited, _ in own]), 99)
+    assert row["valid"] == (told is None) and (told is None or told in row["invalid_because"])
+    if told == "--samples ":
+        assert row["latency_ms"]["upper"] is None and row["n_effective"] < MIN_SAMPLES
+        assert 15_000 < int(row["invalid_because"].split("--samples ")[1].split(",")[0]) < 60_000
+        assert f"at a utilization of 0.80 tell as much as {row['n_effective']} independent ones" in row["invalid_because"]
 
 
 def test_a_load_is_as_long_as_a_bound_wants_within_a_minute_and_not_longer_where_nothing_helps():
