@@ -5,10 +5,11 @@ import os
 
 import numpy as np
 
+from benchmarks.machine import describe_machine
 from benchmarks.measurements import append_rows, identify, part_of, read_rows, same_measurement
-from benchmarks.timing.rows import asked_for
+from benchmarks.timing.members import asked_for, settings_of
 from export.chain import identify_any, open_any
-from export.evaluate import answer_split, metrics_of
+from export.evaluate import BATCH_SIZE, answer_split, metrics_of
 from family.evaluation.against import compare_members
 
 
@@ -35,24 +36,29 @@ def is_judged(known: dict[tuple, set], files: dict[tuple, str], asked: tuple, da
 
 def measure_accuracy(args: argparse.Namespace, dataset) -> list[dict]:
     """Measure each file once on a split; a file's accuracy does not change with the machine or the threads."""
-    known = known_accuracies(read_rows([args.out]))
+    known, machine = known_accuracies(read_rows([args.out])), describe_machine(args.machine)
     files, rows, full = {(path, scheme): identify_any(path, scheme)[1] for path, scheme in asked_for(args)}, [], {}
     for path, scheme in files:
         if is_judged(known, files, (path, scheme), dataset, args.split):
             continue
-        model = open_any(path, scheme, args.provider, 0)
+        provider = settings_of(path, scheme, args).provider
+        model = open_any(path, scheme, provider, 0)
         answered = answer_split(model, dataset, args.split)
         metrics, against = metrics_of(model, dataset, args.split, answered), {}
         if scheme == "fp32":
             full = {path: (model, answered)}  # of one bundle at a time
         elif (path, "fp32") in files:
             if path not in full:  # it was measured before
-                base = open_any(path, "fp32", args.provider, 0)
+                base = open_any(path, "fp32", provider, 0)
                 full = {path: (base, answer_split(base, dataset, args.split))}
             against = {"against_fp32": _against_fp32(answered, *full[path])}
         rows.append({
             **identify(model.card, model.about["scheme"], "accuracy", model.member, model.about["model_sha256"]),
             "bundle": os.path.relpath(path, args.out.parent),
+            "machine": machine,  # that answered; it splits nothing
+            "provider": model.about["provider"],
+            "threads": model.about["threads"],
+            "batch": BATCH_SIZE,
             "dataset": {"name": dataset.about["name"], "digest": dataset.digest, "split": args.split},
             "n": metrics["n"],
             "metrics": {**metrics, "n_listings": metrics["listings"]["n"]},

@@ -18,14 +18,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="RESULTS.jsonl", help="measurements are added to it")
     parser.add_argument("--data", type=Path, metavar="DATASET", help="measure accuracy on its test rows too")
     parser.add_argument("--split", default="test", help="the rows of --data (default test)")
-    parser.add_argument("--provider", default="auto", help="auto (default), cpu, cuda or tensorrt")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of the model (default 1: one request, one core)")
+    parser.add_argument("--provider", help="auto, cpu, cuda or tensorrt (default: what `pick` chose for the bundle, else auto)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the model (default: what `pick` chose, else 1: one request, one core)")
     parser.add_argument("--samples", type=int, default=400, metavar="N", help="queries timed a member, at least (default 400); fewer than 300 can't bound "
                         "p99: INVALID")  # fmt: skip
     parser.add_argument("--min-seconds", type=float, default=2.0, metavar="S", help="each member is timed at least this long (default 2)")
     parser.add_argument("--batch", type=_numbers(int), default=[1], metavar="N,...", help="images of a query (default 1); several: each by itself")
-    parser.add_argument("--rate", type=_numbers(float), default=[], metavar="R,...", help="also with requests that come at random times, so many a second")
-    parser.add_argument("--scheme", help="only this one (default: every scheme of each bundle)")
+    parser.add_argument("--rate", type=_numbers(float), default=[], metavar="R,...", help="also with requests that come at random times, so many a second: "
+                        "as many as bound p99, or a minute of them")  # fmt: skip
+    parser.add_argument("--scheme", help="only this one (default: what `pick` chose, else every scheme of each bundle)")
     parser.add_argument("--machine", metavar="NAME", help="what to call this machine (default: its processor and cores)")
     parser.add_argument("--peers", action="store_true", help="compare with OpenVINO, TensorFlow and PyTorch where they are installed "
                         "(`pip install '.[peers]'`), with --data also as NNCF quantizes")  # fmt: skip
@@ -89,7 +90,7 @@ def done(args: argparse.Namespace) -> bool:
     from benchmarks.machine import describe_machine
     from benchmarks.measurements import read_rows, scenario_of
     from benchmarks.peers import comparing as peers
-    from benchmarks.timing.rows import asked_for
+    from benchmarks.timing.members import asked_for, settings_of
     from export.chain import identify_any, is_chain
 
     if not args.out.is_file():
@@ -97,14 +98,16 @@ def done(args: argparse.Namespace) -> bool:
     rows = read_rows([args.out])
     files = {(path, scheme): identify_any(path, scheme)[1] for path, scheme in asked_for(args)}
     here = describe_machine(args.machine)
-    timed = {(row["model_sha256"], *scenario_of(row)) for row in rows if row["kind"] == "latency" and _was_timed_so(row, args, here)}
+    used = {asked: settings_of(*asked, args) for asked in files}
+    timed = {(asked, *scenario_of(row)) for row in rows if row["kind"] == "latency" for asked, file in files.items()
+             if row["model_sha256"] == file and _was_timed_so(row, args, here, used[asked])}  # fmt: skip
     scenarios = [("single-stream" if batch == 1 else "multi-stream", batch, None) for batch in args.batch] + [("server", 1, rate) for rate in args.rate]
     dataset = _open_dataset(args)
     right = known_accuracies(rows)
     compared = not args.peers or peers.done(args, rows, lambda row: _is_here(row, here), dataset)
     members = {file for (path, _), file in files.items() if not is_chain(path)}
     is_answered = not args.chains or (dataset is not None and _knows_answers(args.out, dataset, members))
-    is_timed = {(file, *scenario) for file in files.values() for scenario in scenarios} <= timed
+    is_timed = {(asked, *scenario) for asked in files for scenario in scenarios} <= timed
     has_accuracies = dataset is None or all(is_judged(right, files, asked, dataset, args.split) for asked in files)
     return is_timed and has_accuracies and is_answered and compared
 
@@ -113,16 +116,15 @@ def _is_here(row: dict, here: dict) -> bool:
     return all(row["machine"].get(key) == here[key] for key in ("name", "cpu", "cores", "versions"))
 
 
-def _was_timed_so(row: dict, args: argparse.Namespace, here: dict) -> bool:
+def _was_timed_so(row: dict, args: argparse.Namespace, here: dict, used) -> bool:
     """Say whether a row needs no second time. One that is INVALID since the machine had other work stands, for whoever plans a whole family on it: whether
     it counts is for `report` and `pick` to say."""
     from benchmarks.boards import LEAST_AGREEMENT
     from benchmarks.measurements import SCHEMA, number_at
     from benchmarks.timing.statistics import MIN_SAMPLES
-    from export.runtime import Settings
 
     n, agreement = number_at(row, "n") or 0, number_at(row, "agreement") or 0
-    same_settings = row.get("threads") == Settings(threads=args.threads).n_threads and args.provider in ("auto", row.get("provider"))
+    same_settings = row.get("threads") == used.n_threads and used.provider in ("auto", row.get("provider"))
     return _is_here(row, here) and same_settings and n >= max(args.samples, MIN_SAMPLES) and agreement >= LEAST_AGREEMENT and row["schema"] == SCHEMA
 
 
@@ -156,13 +158,14 @@ def _note_answers(args: argparse.Namespace, dataset) -> None:
     from benchmarks.chains.evidence import write_evidence
     from benchmarks.chains.gathering import gather
     from benchmarks.chains.picking import SUFFIX
-    from benchmarks.timing.rows import asked_for
+    from benchmarks.timing.members import asked_for, settings_of
     from export.chain import is_chain
     from export.opening import open_model
     from family.machine import n_cores
 
     n_threads = min(n_cores(), _MOST_THREADS)  # all models are open at once
-    models = [open_model(path, scheme, args.provider, n_threads) for path, scheme in asked_for(args) if not is_chain(path)]
+    asked = [(path, scheme) for path, scheme in asked_for(args) if not is_chain(path)]
+    models = [open_model(path, scheme, settings_of(path, scheme, args).provider, n_threads) for path, scheme in asked]
     write_evidence(args.out.with_name(args.out.name + SUFFIX), gather(models, dataset))
 
 
@@ -186,7 +189,7 @@ def _print_rows(rows: list[dict], known: list[dict]) -> None:
     for row in rows:
         if row["kind"] == "latency":
             ms = row["latency_ms"]
-            rates = [found["images_per_s"] for found in row.get("throughput", [])]
+            rates = [found["images_per_s"] for found in row.get("throughput", []) if found["valid"] and row["batch"] == 1]
             told = f"{max(rates):7.1f} images/s" if rates else _told_scenario(row)
             print(f"{row['member']:36} p50 {ms['p50']:7.2f} ms  p99 {ms['p99']:7.2f} ms  {told}  {row['size_mb']:6.1f} MB"
                   + ("" if row["valid"] else f"  INVALID: {row['invalid_because']}"))  # fmt: skip

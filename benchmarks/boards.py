@@ -107,7 +107,7 @@ def _member(latency: dict | None, accuracy: dict | None) -> dict:
     """Return what is compared of a member: accuracies are fractions."""
     row = latency or accuracy
     times = part_of(latency, "latency_ms", dict)
-    best = max(((rate, r.get("batch")) for r in part_of(latency, "throughput", list) if (rate := number_at(r, "images_per_s"))),
+    best = max(((rate, r.get("batch")) for r in part_of(latency, "throughput", list) if (rate := number_at(r, "images_per_s")) and r.get("valid", True)),
                key=lambda found: found[0], default=(None, None))  # fmt: skip
     member = {
         "member": row["member"], "scheme": row["scheme"], "scope": row["scope"], "model_sha256": row["model_sha256"], "latency": latency, "accuracy": accuracy,

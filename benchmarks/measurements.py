@@ -30,7 +30,7 @@ _CHECKS = {
         "scenario": (lambda value: value in SCENARIOS, f"one of {', '.join(SCENARIOS)}"), "bundle": _TEXT, "provider": _TEXT, "agreement": _SHARE,
         "peak_memory_mb": _AMOUNT, "size_mb": _AMOUNT,
     },
-    "accuracy": {"n": _COUNT, "bundle": _TEXT},
+    "accuracy": {"n": _COUNT, "bundle": _TEXT, "batch": _LEAST_ONE, "threads": _LEAST_ONE, "provider": _TEXT},
     "peer": {"rounds": _COUNT, "threads": _LEAST_ONE, "bundle": _TEXT},
 }  # fmt: skip
 _PARTS = {"latency": {"latency_ms": _AMOUNT, "stages_ms": _AMOUNT}}
@@ -215,13 +215,14 @@ def append_rows(path: Path, rows: list[dict], replaces) -> None:
 
 
 def same_measurement(old: dict, new: dict) -> bool:
-    """Say whether a new row measures what an old one did; a file that was exported anew replaces the old one's row."""
+    """Say whether a new row measures what an old one did; a file that was exported anew replaces the old one's row. An accuracy is the same one, whichever
+    machine and settings found it."""
 
     def key(row: dict) -> tuple:
         where = row["machine"] if row["kind"] == "latency" else row["dataset"]
         wanted = ("name", "digest", "split") if row["kind"] == "accuracy" else ("name", "cpu", "cores", "versions")
-        fixed = [row.get(field) for field in ("kind", "bundle", "member", "scheme", "provider", "threads")]
-        fixed += scenario_of(row) if row["kind"] == "latency" else []
+        fixed = [row.get(field) for field in ("kind", "bundle", "member", "scheme")]
+        fixed += [row.get("provider"), row.get("threads"), *scenario_of(row)] if row["kind"] == "latency" else []
         return (*map(str, fixed), *(str(where.get(field)) for field in wanted))
 
     return old["kind"] in ("latency", "accuracy") and key(old) == key(new)

@@ -80,7 +80,7 @@ def _open_bundle(folder: Path, scheme, provider, threads) -> Model:
     predictor = Predictor(bundle, default_settings(bundle, scheme, provider, threads))
     used = predictor.settings
     if bundle.card.get("serve") and None in (scheme, provider, threads):  # else the caller chose
-        _say_settings(bundle.card["serve"], used)
+        say_settings(bundle.card["serve"], used)
     about = {
         "scheme": used.scheme,
         "provider": predictor.provider,
@@ -90,7 +90,7 @@ def _open_bundle(folder: Path, scheme, provider, threads) -> Model:
     return Model(member_name(bundle.card, used.scheme), bundle.card, predictor.predict, about)
 
 
-def _say_settings(picked: dict, used) -> None:
+def say_settings(picked: dict, used) -> None:
     """Say which settings are used, and warn where they were measured on another processor."""
     print(
         f"running {used.scheme} with {used.n_threads} threads; picked: {picked.get('scheme')} with {picked.get('threads')} on {picked.get('machine')}",

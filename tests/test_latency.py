@@ -9,20 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.boards import boards
-from benchmarks.measurements import read_rows
+from benchmarks.boards import boards, setting_of
+from benchmarks.measurements import check_row, read_rows, same_measurement
+from benchmarks.pick import pick
 from benchmarks.report import write_report
 from export.bundle import open_bundle, sha256_of, write_samples
 from family.cli import is_done, main
 from family.data.dataset import open_dataset
 from family.data.importing import import_dataset
+from family.machine import cpu_model
 from family.outputs import read_json, write_json
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 from benchmarks.timing.gpu import Watch  # noqa: E402
-from benchmarks.timing.rows import _rows_of_turns  # noqa: E402
-from benchmarks.timing.scenarios import TURN, Plan, arrivals, serve, time_members, time_offline, warm  # noqa: E402
+from benchmarks.timing.rows import _rows_of_turns, _throughput  # noqa: E402
+from benchmarks.timing.scenarios import TURN, Plan, time_members, time_offline, warm  # noqa: E402
+from benchmarks.timing.serving import arrivals, serve  # noqa: E402
 from benchmarks.timing.statistics import MIN_SAMPLES, effective_number, summarize, upper_bound  # noqa: E402
 from benchmarks.timing.trust import Counters  # noqa: E402
 
@@ -170,17 +173,19 @@ def test_a_row_holds_what_numpy_makes_of_the_raw_samples():
     members = [pipeline(name, clock, calls, decode=lambda _: rng.exponential(2), model=lambda _, base=base: base + rng.exponential(3))
                for name, base in (("fp32", 20), ("int8", 10))]  # fmt: skip
     turns = timed(members, [[0]] * 2, Plan(400, 0), clock)
-    about = [{"bundle": "b", "scheme": scheme, "agreement": 1.0, "machine": {"cores": 2}, "threads": 1, "provider": "cpu",
+    about = [{"bundle": "b", "scheme": scheme, "model_sha256": f"sha of {scheme}", "agreement": 1.0, "machine": {"cores": 2}, "threads": 1, "provider": "cpu",
               "placement": {"convolutions": {"cpu": 3}}} for scheme in ("fp32", "int8")]  # fmt: skip
     rows = _rows_of_turns(about, turns, 1, [(20, True), (200, False)], Watch(False))
     for member, row in enumerate(rows):
         raw = np.concatenate([sum(turn.samples_ms.values()) for turn in turns if turn.member == member])
-        assert row["n"] == len(raw) == 400 and row["stages_ms"].keys() == {"decode", "model"}
+        assert row["n"] == len(raw) == 400 and row["turns"] == 8 and row["stages_ms"].keys() == {"decode", "model"}
         for q in (50, 90, 95, 99):
-            assert row["latency_ms"][f"p{q}"] == pytest.approx(np.percentile(raw, q)) and row["latency_ms"]["uppers"][f"p{q}"] in raw
+            assert row["latency_ms"][f"p{q}"] == pytest.approx(np.percentile(raw, q))
+            assert row["latency_ms"]["uppers"][f"p{q}"] >= upper_bound(raw, q / 100), "more where turns differ"
     pairs = zip([t for t in turns if t.member == 0], [t for t in turns if t.member == 1], strict=True)
     assert rows[1]["against_fp32"]["ratio"] == pytest.approx(np.median([np.median(a.total_ms) / np.median(b.total_ms) for a, b in pairs]))
     assert rows[0]["against_fp32"] is None and rows[1]["against_fp32"]["interval"][0] > 1.3
+    assert rows[1]["against_fp32"]["model_sha256"] == "sha of fp32"
 
 
 @pytest.mark.parametrize("rate", [20, 60, 95, 150])
@@ -243,9 +248,26 @@ def test_throughput_is_images_over_time_in_turns():
 
         return predict
 
-    batches = [[(n, [b"photo"] * n) for n in (1, 8)]] * 2
-    assert time_offline([model("a", 5), model("b", 20)], batches, clock) == [[200.0, 200.0], [50.0, 50.0]]
+    batches, everyone = [[(n, [b"photo"] * n) for n in (1, 8)]] * 2, []
+    turns = time_offline([model("a", 5), model("b", 20)], batches, clock, nothing_known)
+    everyone = [turn for own in turns for of_size in own for turn in of_size]
+    fixed = {"machine": {"cores": 2}, "threads": 1}
+    found = [[_throughput(fixed, n, own[k], own[k], everyone) for k, n in enumerate((1, 8))] for own in turns]
+    assert [[row["images_per_s"] for row in own] for own in found] == [[200.0, 200.0], [50.0, 50.0]]
+    assert all(row["valid"] and row["images_per_s"] == row["from_bytes_per_s"] for own in found for row in own)
     assert len([k for k in range(1, len(calls)) if calls[k] != calls[k - 1]]) >= 3
+
+
+def test_throughput_beside_a_busy_neighbour_is_invalid_and_stands_on_no_board():
+    clock, neighbour = Clock(), 0.9
+    busy = lambda: Counters(clock.now, clock.now, (1 + neighbour) * clock.now, None, None)  # noqa: E731
+    turns = time_offline([lambda images: setattr(clock, "now", clock.now + 0.01)], [[(1, [0])]], clock, busy)
+    row = _throughput({"machine": {"cores": 2}, "threads": 1}, 1, turns[0][0], turns[0][0], turns[0][0])
+    assert row["images_per_s"] == 100 and not row["valid"] and row["invalid_because"].count("other processes used 0.9 of 2 cores") == 1
+    names = {"member": "a", "variant": "b0", "scope": "general", "scheme": "fp32", "model_sha256": "1"}
+    latency = {"schema": 2, "kind": "latency", **names, "machine": {"name": "desk"}, "latency_ms": {"p50": 1.0, "upper": 2.0}}
+    for throughput, best in (([row], None), ([row, {**row, "batch": 8, "images_per_s": 50, "valid": True}], 50)):
+        assert boards([{**latency, "throughput": throughput}])[0]["members"][0]["images_per_s"] == best
 
 
 @pytest.fixture(scope="module")
@@ -276,6 +298,9 @@ def test_bench_writes_measurements_that_are_read_and_joined(benched):
     assert list(latency["stages_ms"]) == ["decode", "resize", "model", "post"] and 0 < latency["overhead_ms"] < latency["latency_ms"]["p50"]
     assert latency["placement"]["nodes"].keys() == {"cpu"} and "gpu" not in latency["conditions"]
     assert latency["load_ms"] > 0 and latency["first_ms"] > 0 and 20 < latency["peak_memory_mb"] < 2000
+    assert latency["n_stored"] == 4, "all that the bundle holds were asked"
+    int8 = next(row for row in rows if row["kind"] == "latency" and row["scheme"] == "int8")
+    assert int8["against_fp32"]["model_sha256"] == sha256_of(folder / "bundle/model.fp32.onnx")
     assert [found["batch"] for found in latency["throughput"]] == [1, 8]
     assert all(found["from_bytes_per_s"] > 0 and found["images_per_s"] > 0 for found in latency["throughput"])
 
@@ -284,7 +309,51 @@ def test_bench_measures_the_accuracy_that_evaluate_does(benched):
     folder, _ = benched
     assert main(["evaluate", str(folder / "bundle"), str(folder / "data"), "--out", str(folder / "evaluated")]) == 0
     row = next(row for row in read_rows([folder / "r.jsonl"]) if row["kind"] == "accuracy")
+    assert row["machine"]["name"] == "desk" and row["machine"]["versions"] and row["provider"] == "cpu" and row["threads"] >= 1 and row["batch"] >= 1
     assert {**read_json(folder / "evaluated/metrics.json"), "n_listings": 30} == row["metrics"] and row["n"] == 30
+
+
+def test_an_accuracy_is_the_same_one_wherever_it_was_measured(benched):
+    rows = read_rows([benched[0] / "r.jsonl"])
+    row = next(row for row in rows if row["kind"] == "accuracy")
+    elsewhere = {**row, "machine": {**row["machine"], "name": "elsewhere", "cpu": "another"}, "provider": "cuda", "threads": 64}
+    before = {key: value for key, value in row.items() if key not in ("machine", "provider", "threads", "batch")}  # as an older version wrote it
+    latencies = [{**row, "valid": True} for row in rows if row["kind"] == "latency"]
+    for other in (elsewhere, before):
+        check_row(other, "here")
+        assert same_measurement(row, other) and same_measurement(other, row) and setting_of(row) == setting_of(other)
+        (board,) = boards([*latencies, *(r for r in rows if r["kind"] == "accuracy" and r is not row), other])
+        assert all(member["latency"] and member["accuracy"] for member in board["members"])
+        assert pick([*latencies, row, other], budget_ms=1e6)["accuracy"] == row["metrics"]["top1"]["micro"]
+    assert not same_measurement(row, {**row, "dataset": {**row["dataset"], "digest": "another"}})
+
+
+def served_bundle(folder, write_bundle, benched, **changes):
+    """Write a bundle as `pick --copy-to` leaves it."""
+    serve = {"scheme": "int8", "threads": 2, "provider": "cpu", "machine": "desk", "cpu": cpu_model(), **changes}
+    return write_bundle(folder, open_dataset(benched[0] / "data").ontology, schemes=("fp32", "int8"), serve=serve)
+
+
+def test_a_picked_bundle_is_timed_as_it_was_picked(tmp_path, write_bundle, benched, capsys):
+    bundle = served_bundle(tmp_path / "best", write_bundle, benched)
+    words = ["bench", str(bundle), "--out", str(tmp_path / "r.jsonl"), "--samples", "300", "--min-seconds", "0", "--data", str(benched[0] / "data")]
+    assert main(words) == 0
+    told = capsys.readouterr().err
+    assert "running int8 with 2 threads; picked: int8 with 2 on desk" in told and "warning" not in told
+    found = {row["kind"]: row for row in read_rows([tmp_path / "r.jsonl"])}
+    assert len(read_rows([tmp_path / "r.jsonl"])) == 2 and {row["scheme"] for row in found.values()} == {"int8"}
+    assert (found["latency"]["threads"], found["latency"]["provider"]) == (2, "cpu")
+    assert is_done(words) and not is_done([*words, "--threads", "1"]) and not is_done([*words, "--scheme", "fp32"])
+
+
+def test_the_command_line_wins_over_what_was_picked_and_another_machine_is_told(tmp_path, write_bundle, benched, capsys):
+    bundle = served_bundle(tmp_path / "best", write_bundle, benched, cpu="Abacus 9000")
+    words = ["bench", str(bundle), "--out", str(tmp_path / "r.jsonl"), "--samples", "20", "--min-seconds", "0", "--scheme", "fp32", "--threads", "1"]
+    assert main(words) == 0
+    assert "warning: it was measured on Abacus 9000" in capsys.readouterr().err
+    (row,) = read_rows([tmp_path / "r.jsonl"])
+    assert (row["scheme"], row["threads"]) == ("fp32", 1)
+    assert main([*words, "--provider", "cpu"]) == 0 and "picked" not in capsys.readouterr().err, "nothing that was picked is used"
 
 
 def test_what_a_scheme_costs_is_paired_on_the_same_images(tmp_path, write_source, write_bundle):
@@ -371,8 +440,13 @@ def test_several_images_a_query_and_requests_at_random_times_are_rows_of_their_o
     printed = capsys.readouterr().out
     assert "of 4 images a query" in printed and "of 200 requests/s" in printed
     rows = {row["scenario"]: row for row in read_rows([out])}
-    assert {name: (row["batch"], row["n"]) for name, row in rows.items()} == {"single-stream": (1, 300), "multi-stream": (4, 300), "server": (1, 300)}
-    assert rows["server"]["stages_ms"].keys() == {"queue", "answer"} and rows["server"]["utilization"] > 0
+    assert {name: (row["batch"], row["n"]) for name, row in rows.items() if name != "server"} == {"single-stream": (1, 300), "multi-stream": (4, 300)}
+    assert rows["server"]["batch"] == 1 and rows["server"]["n"] >= 300 and rows["server"]["turns"] == 8, "as many as its utilization wants"
+    assert rows["server"]["stages_ms"].keys() == {"queue", "answer"} and rows["server"]["utilization"] > 0 and rows["server"]["transient"] >= 1
+    assert 0 < rows["server"]["n_effective"] <= rows["server"]["n"]
+    for name in ("single-stream", "multi-stream"):
+        assert [found["batch"] for found in rows[name]["throughput"]] == [1, 4, 8] and rows[name]["peak_memory_mb"] > 20
+    assert rows["multi-stream"]["peak_memory_mb"] >= rows["single-stream"]["peak_memory_mb"] and rows["server"]["peak_memory_mb"] is None
     found = boards([{**row, "valid": True} for row in rows.values()])
     assert len(found) == 3, "no two scenarios stand on one board"
     assert is_done([*asked, "--batch", "1,4,4"]) and not is_done([*asked, "--batch", "2"])
@@ -382,3 +456,4 @@ def test_several_images_a_query_and_requests_at_random_times_are_rows_of_their_o
     few = [*asked[:2], "--out", str(folder / "few-server.jsonl"), *asked[4:], "--rate", "3000000", "--batch", "1"]
     assert main(few) == 2 and "wanted numbers above 0" in capsys.readouterr().err
     assert main([*asked, "--batch", "4"]) == 0 and len(read_rows([out])) == 3
+    assert [row for row in read_rows([out]) if row["batch"] == 4][0]["throughput"], "though no single images were timed"

@@ -25,11 +25,11 @@ class Machine:
         self.own += ms / 1000
 
 
-def faults_of(machine: Machine, ms=lambda n: 10.0, n: int = 600, threads: int = 1) -> list[str]:
+def faults_of(machine: Machine, ms=lambda n: 10.0, n: int = 600, threads: int = 1, cores: int = 2) -> list[str]:
     calls = iter(range(10**6))
     pipeline = {"model": lambda query: machine.work(ms(next(calls)))}
     turns = time_members([pipeline], [[0]], Plan(n, 0), machine.clock, machine.read)
-    return faults(turns, turns, cores=2, threads=threads)
+    return faults(turns, turns, cores=cores, threads=threads)
 
 
 def test_an_idle_machine_has_no_faults():
@@ -43,6 +43,13 @@ def test_a_noisy_neighbour_is_caught():
     assert why.startswith("other processes used 0.8 of 2 cores meanwhile: stop them")
     assert faults_of(Machine(others=0.4)) == [], "the other core is free for system services"
     assert faults_of(Machine(others=0.4), threads=2), "no core is"
+
+
+@pytest.mark.parametrize("cores", [2, 8, 64])
+def test_many_cores_allow_no_more_busy_ones_than_two(cores):
+    assert faults_of(Machine(others=0.4), cores=cores) == [] and faults_of(Machine(others=0.4), cores=cores, threads=cores)
+    (why,) = faults_of(Machine(others=0.8), cores=cores)
+    assert f"0.8 of {cores} cores" in why and "taskset" in why
 
 
 def test_turns_that_differ_are_unstable_though_no_counter_tells():

@@ -70,7 +70,7 @@ def check(args: argparse.Namespace, dataset) -> None:
         return
     if args.rounds < LEAST_ROUNDS:
         raise UserError(f"--rounds {args.rounds}: fewer than {LEAST_ROUNDS} have no 95 % interval")
-    if args.provider not in ("auto", "cpu"):
+    if args.provider not in (None, "auto", "cpu"):
         raise UserError(f"--peers compares on the CPU; leave out --provider {args.provider}")
     if args.scheme:
         raise UserError(f"--peers compares with fp32 and int8; leave out --scheme {args.scheme}")
@@ -151,9 +151,9 @@ def _measure_bundle(args: argparse.Namespace, bundle: Bundle, dataset) -> list[d
 
 
 def _words(args: argparse.Namespace, bundle: Bundle, folder: Path) -> list[str]:
-    from export.runtime import Settings
+    from benchmarks.timing.members import settings_of
 
-    words = ["--bundle", str(bundle.folder.resolve()), "--made", str(folder), "--threads", str(Settings(threads=args.threads).n_threads)]
+    words = ["--bundle", str(bundle.folder.resolve()), "--made", str(folder), "--threads", str(settings_of(bundle.folder, "fp32", args).n_threads)]
     words += ["--plain", str(args.plain.resolve())] if args.plain else []
     words += ["--run", str(args.run_folder.resolve())] if args.run_folder else []
     return words + (["--dataset", str(args.data.resolve()), "--split", args.split] if args.data else [])
@@ -203,7 +203,7 @@ def compare(rounds: list[dict[str, dict]], name: str, other: str) -> dict:
 def _about(args: argparse.Namespace, bundle: Bundle, side: Peer, dataset) -> dict:
     """Return what a row is of."""
     from benchmarks.measurements import identify_bundle
-    from export.runtime import Settings
+    from benchmarks.timing.members import settings_of
 
     scheme = side.precision if side in _OURS_ROWS else "fp32"  # of our file, which a peer is made of
     return {
@@ -214,7 +214,7 @@ def _about(args: argparse.Namespace, bundle: Bundle, side: Peer, dataset) -> dic
         "precision": side.precision,
         "preset": side.preset,
         "versions": versions(side) if side.packages else {"onnxruntime": onnxruntime.__version__},
-        "threads": Settings(threads=args.threads).n_threads,
+        "threads": settings_of(bundle.folder, scheme, args).n_threads,
         "file_sha256": sha256_of(args.plain) if side.name == PLAIN else None,
         "dataset": {"name": dataset.about["name"], "digest": dataset.digest, "split": args.split} if dataset else None,
     }

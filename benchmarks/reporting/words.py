@@ -14,7 +14,7 @@ WORDS = {
     "scope": "what a member knows: general is the whole tree, a vertical is one part of it; each is measured on its own rows",
     "scheme": "how the numbers in the model file are stored: fp32, fp16 or int8",
     "p50, p99": "half, and 99 of 100, of the queries took at most this long, from encoded bytes to answer",
-    "upper": "with 95 % confidence the true p99 is not above this; a budget is compared with it",
+    "upper": "with about 95 % confidence the true p99 is not above this, also where turns differed; a budget is compared with it",
     "top-k": "the right category was among the k best guesses, in per cent of images",
     "macro": "top-1 averaged over categories instead of images, so that rare categories count as much",
     "L1, L2, ...": "the guess was right at this level of the tree (1 is the broadest), in per cent of images",

@@ -1,6 +1,6 @@
 """What opening a file costs, in a process of its own: how long until it can answer, imports apart, and the most memory that answering takes.
 
-python -m benchmarks.timing.loading BUNDLE SCHEME PROVIDER THREADS
+python -m benchmarks.timing.loading BUNDLE SCHEME PROVIDER THREADS BATCH,...
 """
 
 import io
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from family.errors import Failure
@@ -16,13 +17,14 @@ from family.errors import Failure
 N_ANSWERED = 20
 
 
-def measure_loading(bundle: Path, scheme: str | None, provider: str, threads: int) -> dict:
-    """Return {"load_ms", "first_ms", "peak_memory_mb", "placement"}; memory is the whole process's, with Python and ONNX Runtime, in units of 2^20 bytes.
+def measure_loading(bundle: Path, scheme: str | None, provider: str, threads: int, batches: Iterable[int] = ()) -> dict:
+    """Return {"load_ms", "first_ms", "memory_mb", "placement"}; memory is the most of the whole process, with Python and ONNX Runtime, in units of 2^20
+    bytes, after queries of one image, and of up to each of `batches`: {"1": ..., "8": ...}.
 
     Raises:
         Failure: the file can't be opened there.
     """
-    command = [sys.executable, "-m", "benchmarks.timing.loading", str(bundle), scheme or "", provider, str(threads)]
+    command = [sys.executable, "-m", "benchmarks.timing.loading", str(bundle), scheme or "", provider, str(threads), ",".join(map(str, batches))]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
     if ended.returncode:
         raise Failure(f"{bundle} can't be opened in a process of its own: {ended.stderr.strip()[-500:]}")
@@ -47,9 +49,24 @@ def main(words: list[str]) -> None:
     answered = time.perf_counter()
     for _ in range(N_ANSWERED):
         model.answer(buffer.getvalue())
-    held_mb = peak_memory_mb()
+    held_mb = {1: peak_memory_mb()}
+    for batch in sorted(int(word) for word in words[4].split(",") if word not in ("", "1")):
+        _answer_at_once(model, buffer.getvalue(), batch)
+        held_mb[batch] = peak_memory_mb()
     placed = _placement(path, scheme, provider, threads)
-    json.dump({"load_ms": 1000 * (opened - began), "first_ms": 1000 * (answered - first), "peak_memory_mb": held_mb, "placement": placed}, sys.stdout)
+    json.dump({"load_ms": 1000 * (opened - began), "first_ms": 1000 * (answered - first), "memory_mb": held_mb, "placement": placed}, sys.stdout)
+
+
+def _answer_at_once(model, data: bytes, batch: int) -> None:
+    """Answer a query of several images as it is timed."""
+    import numpy as np
+
+    from export.chain import Chain, Resized
+    from family.data.images import decode_rgb, resize
+
+    images = [decode_rgb(data) for _ in range(batch)]
+    for _ in range(2):
+        model.predict(Resized(images) if isinstance(model, Chain) else np.stack([resize(image, model.how) for image in images]))
 
 
 def _placement(path: Path, scheme: str | None, provider: str, threads: int) -> dict[str, dict[str, int]]:

@@ -1,69 +1,26 @@
 """The rows of `family bench`: every file of some bundles in the scenarios that were asked for, with how it was measured. No TensorFlow."""
 
 import argparse
-import io
+import math
 import os
-import random
-from collections import Counter
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from benchmarks.boards import LEAST_AGREEMENT
 from benchmarks.chains.mixture import quantiles
 from benchmarks.machine import describe_machine
-from benchmarks.measurements import identify, identify_bundle
 from benchmarks.timing.gpu import PROVIDERS as GPU_PROVIDERS
 from benchmarks.timing.gpu import Watch
-from benchmarks.timing.loading import measure_loading
-from benchmarks.timing.pipeline import NULL, Pipeline, answering, pipeline_of, pipeline_of_chain, queries_of, split_at_model
-from benchmarks.timing.scenarios import Plan, arrivals, serve, time_members, time_offline, warm
-from benchmarks.timing.statistics import effective_number, summarize
-from benchmarks.timing.trust import Turn, between, conditions, faults, read_counters
-from export.bundle import open_bundle
-from export.chain import folders_of, is_chain, open_chain, picked_schemes, read_picked
-from export.runtime import Predictor, Settings
+from benchmarks.timing.members import Member, asked_for, open_member
+from benchmarks.timing.pipeline import NULL, answering, queries_of, split_at_model
+from benchmarks.timing.scenarios import Plan, time_members, time_offline, warm
+from benchmarks.timing.serving import Load, plan_load, probe, queries_needed, serve_members
+from benchmarks.timing.statistics import MIN_SAMPLES, effective_number, summarize
+from benchmarks.timing.trust import Turn, conditions, disturbances, faults
 from export.speed import interval_of_median
-from family.errors import UserError
 from family.progress import progress
 
 OFFLINE_BATCHES = (1, 8)
-SERVER_TURNS = 4
-
-
-@dataclass(frozen=True)
-class Member:
-    """A file that is timed, or a chain of files."""
-
-    fixed: dict  # the fields of its rows that every scenario shares
-    pipeline: Pipeline
-    images: list[bytes]  # encoded, as its bundle stores them
-    asked: Counter = field(default_factory=Counter)  # of a chain, how many images each submodel was asked about, and by "" all of them
-    submodels: tuple[str, ...] = ()
-    predicted_ms: dict | None = None  # of a chain that `pick` made here, what it expected
-
-
-def schemes_of(path: Path, asked: str | None) -> list[str | None]:
-    """Return the schemes of a bundle, or those that all members of a chain have; of them the one that is asked for, if any. None alone of a chain that
-    `pick` made: each member in the scheme that was picked, which may differ."""
-    if is_chain(path) and asked is None and picked_schemes(path):
-        return [None]
-    first, *others = (list(open_bundle(folder).schemes) for folder in folders_of(path))
-    return [scheme for scheme in first if asked in (None, scheme) and all(scheme in other for other in others)]
-
-
-def asked_for(args: argparse.Namespace) -> list[tuple[Path, str | None]]:
-    """Return each bundle or chain with each scheme.
-
-    Raises:
-        UserError: none has the scheme that was asked for.
-    """
-    found = [(path, scheme) for path in args.bundles for scheme in schemes_of(path, args.scheme)]
-    if not found:
-        raise UserError(f"no bundle has the scheme {args.scheme!r}")
-    return found
 
 
 def time_bundles(args: argparse.Namespace) -> list[dict]:
@@ -71,19 +28,21 @@ def time_bundles(args: argparse.Namespace) -> list[dict]:
     plan = Plan(args.samples, args.min_seconds)
     overhead = summarize(time_members([NULL], [[None]], Plan(1000, 0))[0].total_ms)["p50"]
     shared = {"machine": describe_machine(args.machine), "overhead_ms": overhead}
-    members = [_open(path, scheme, args, shared) for path, scheme in progress(asked_for(args), "opening", unit="members")]
+    members = [open_member(path, scheme, args, shared) for path, scheme in progress(asked_for(args), "opening", unit="members")]
     rows = []
     for batch in args.batch:
         queries = [queries_of(member.images, batch) for member in members]
         warmup = [warm(member.pipeline, own) for member, own in zip(members, queries, strict=True)]
         watch = _watch(members)
         turns = time_members([member.pipeline for member in members], queries, plan, look=watch.look)
-        rows += _rows_of_turns([member.fixed for member in members], turns, batch, warmup, watch)
-    if 1 in args.batch:
-        singles = [row for row in rows if row["batch"] == 1]
-        for row, member in zip(singles, members, strict=True):
-            row |= _of_chain(member)  # of the images that were timed, before throughput asks about some of them again and again
-        _add_throughput(singles, members)
+        about = [{**member.fixed, "peak_memory_mb": member.memory_mb.get(batch)} for member in members]
+        rows += _rows_of_turns(about, turns, batch, warmup, watch)
+        if batch == 1:
+            for row, member in zip(rows[-len(members) :], members, strict=True):
+                row |= _of_chain(member)  # of the images that were timed, before others are asked about some of them again and again
+    rates = _measure_throughput(members, sorted({*OFFLINE_BATCHES, *args.batch}))
+    for k, row in enumerate(rows):
+        row["throughput"] = rates[k % len(members)]
     for rate in args.rate:
         rows += _serve_all(members, rate, plan)
     return rows
@@ -100,41 +59,6 @@ def _of_chain(member: Member) -> dict:
     return asked | ({"predicted_ms": member.predicted_ms} if member.predicted_ms else {})
 
 
-def _open(path: Path, scheme: str | None, args: argparse.Namespace, shared: dict) -> Member:
-    """Open a bundle or a chain, with what its rows tell of it: what opening costs, and whether it gives the answers that its bundles hold."""
-    fixed = {"bundle": os.path.relpath(path, args.out.parent), "threads": Settings(threads=args.threads).n_threads, **shared}
-    if is_chain(path):
-        chain, asked = open_chain(path, scheme, args.provider, args.threads), Counter()
-        identity = identify(chain.card, chain.about["scheme"], "latency", chain.member, chain.about["model_sha256"])
-        pipeline = pipeline_of_chain(chain, asked)
-    schemes = dict.fromkeys(folders_of(path), scheme) if scheme else picked_schemes(path)
-    own = [Predictor(open_bundle(folder), Settings(one, args.provider, args.threads)) for folder, one in schemes.items()]
-    if not is_chain(path):
-        identity, pipeline = identify_bundle(own[0].bundle, scheme, "latency"), pipeline_of(own[0])
-    stored = [predictor.bundle.samples(predictor.settings.scheme) for predictor in own]
-    cards = [predictor.bundle.card for predictor in own]
-    fixed |= {
-        **identity,
-        "image_px": _median_px(stored[0][0]),
-        "size_mb": round(sum(predictor.bundle.schemes[predictor.settings.scheme]["size_mb"] for predictor in own), 3),
-        "n_parameters": sum(card.get("n_parameters") or 0 for card in cards) or None,
-        "n_classes": len(cards[0]["classes"]),
-        "preprocessing": cards[0]["preprocessing"],
-        "provider": own[0].provider,
-        **measure_loading(path.resolve(), scheme, own[0].provider, fixed["threads"]),
-        "agreement": min(_agreement(predictor, images[:64], answers[:64]) for predictor, (images, answers) in zip(own, stored, strict=True)),
-    }
-    if not is_chain(path):
-        return Member(fixed, pipeline, stored[0][0])
-    return Member(fixed, pipeline, stored[0][0], asked, tuple(chain.submodels), _predicted(read_picked(path), fixed))
-
-
-def _predicted(picked: dict | None, fixed: dict) -> dict | None:
-    """Return what `pick --chain` expected of a chain that it made, where it is timed as it was picked."""
-    here = {"machine": fixed["machine"]["name"], "threads": fixed["threads"], "provider": fixed["provider"], "model_sha256": fixed["model_sha256"]}
-    return picked["predicted_ms"] if picked and all(picked.get(key) == value for key, value in here.items()) else None
-
-
 def _rows_of_turns(about: list[dict], turns: list, batch: int, warmup: list[tuple[int, bool]], watch: Watch) -> list[dict]:
     """Return a row for each member, of single images, or of several a query (MLPerf's multi-stream)."""
     rows = []
@@ -145,12 +69,12 @@ def _rows_of_turns(about: list[dict], turns: list, batch: int, warmup: list[tupl
         why = _wrong_answers(fixed) + _never_steady(*warmed) + faults(own, turns, fixed["machine"]["cores"], fixed["threads"])
         rows.append({
             **fixed,
-            **({} if batch == 1 else {"peak_memory_mb": None}),  # measured on single images
             "scenario": "single-stream" if batch == 1 else "multi-stream",
             "batch": batch,
             "n": len(total),
             "warmup": warmed[0],
-            "latency_ms": summarize(total),
+            "turns": len(own),
+            "latency_ms": summarize(total, n_by_turn=[len(turn.total_ms) for turn in own]),
             "stages_ms": {stage: float(np.median(values)) for stage, values in stages.items()},
             **({"quantiles_ms": {stage: quantiles(values) for stage, values in {**stages, "total": total}.items()},
                 **_cold(own)} if batch == 1 else {}),
@@ -183,67 +107,79 @@ def _misplaced(fixed: dict) -> list[str]:
 
 
 def _against_fp32(own: list, turns: list, fixed: dict, about: list[dict]) -> dict | None:
-    """Return how many times as fast a file is as the fp32 of its own bundle, paired by rounds: {"ratio", "interval"}; None where that was not timed."""
+    """Return how many times as fast a file is as the fp32 of its own bundle, paired by rounds: {"model_sha256": of the fp32, "ratio", "interval"}; None
+    where that was not timed."""
     base = [k for k, other in enumerate(about) if (other["bundle"], other["scheme"]) == (fixed["bundle"], "fp32")]
     if not base or fixed["scheme"] == "fp32":
         return None
     pairs = zip([turn for turn in turns if turn.member == base[0]], own, strict=False)
     ratios = [float(np.median(fp32.total_ms) / np.median(turn.total_ms)) for fp32, turn in pairs]
-    return {"ratio": float(np.median(ratios)), "interval": interval_of_median(ratios)}
+    return {"model_sha256": about[base[0]]["model_sha256"], "ratio": float(np.median(ratios)), "interval": interval_of_median(ratios)}
 
 
-def _add_throughput(rows: list[dict], members: list[Member]) -> None:
-    """Note the throughput of batches (MLPerf's offline scenario) in the rows of single images: of the models alone, on pixels, and from bytes to answers."""
+def _measure_throughput(members: list[Member], sizes: list[int]) -> list[list[dict]]:
+    """Return the throughput of each member in batches (MLPerf's offline scenario): of the models alone, on pixels, and from bytes to answers."""
     answers, batches = [], []
     for member in members:
-        queries = [(size, [member.images[k % len(member.images)] for k in range(size)]) for size in OFFLINE_BATCHES]
+        queries = [(size, [member.images[k % len(member.images)] for k in range(size)]) for size in sizes]
         pixels_of, models = split_at_model(member.pipeline)
         answers += [models, answering(member.pipeline)]
         batches += [[(size, pixels_of(query)) for size, query in queries], queries]
-    rates = time_offline(answers, batches)
-    for row, of_models, from_bytes in zip(rows, rates[::2], rates[1::2], strict=True):
-        row["throughput"] = [{"batch": size, "images_per_s": model, "from_bytes_per_s": whole}
-                             for size, model, whole in zip(OFFLINE_BATCHES, of_models, from_bytes, strict=True)]  # fmt: skip
+    turns = time_offline(answers, batches)
+    everyone = [turn for own in turns for of_size in own for turn in of_size]
+    return [
+        [_throughput(member.fixed, size, of_models[k], from_bytes[k], everyone) for k, size in enumerate(sizes)]
+        for member, of_models, from_bytes in zip(members, turns[::2], turns[1::2], strict=True)
+    ]
+
+
+def _throughput(fixed: dict, size: int, of_models: list[Turn], from_bytes: list[Turn], everyone: list[Turn]) -> dict:
+    def rate(turns: list[Turn]) -> float:
+        return round(float(np.median([1000 * size * len(turn.total_ms) / turn.total_ms.sum() for turn in turns])), 2)
+
+    why = [told for turns in (of_models, from_bytes) for told in disturbances(turns, everyone, fixed["machine"]["cores"], fixed["threads"])]
+    return {"batch": size, "images_per_s": rate(of_models), "from_bytes_per_s": rate(from_bytes), "valid": not why,
+            "invalid_because": "; ".join(dict.fromkeys(why)) or None}  # fmt: skip
 
 
 def _serve_all(members: list[Member], rate: float, plan: Plan) -> list[dict]:
-    """Return a row for each member under requests of one image that come at random times, `rate` a second; members take turns, in which a queue begins
-    empty."""
-    n = max(plan.n, int(rate * plan.min_s))
-    found: list[list[tuple]] = [[] for _ in members]
-    watch = _watch(members)
-    warmup = [warm(member.pipeline, queries_of(member.images, 1)) for member in members]
-    turns = [(m, turn) for turn in range(SERVER_TURNS) for m in random.Random(turn).sample(range(len(members)), len(members))]
-    for m, turn in progress(turns, f"{rate:g} requests/s", unit="turns"):
-        queries, before = queries_of(members[m].images, 1), read_counters()
-        waited, took = serve(members[m].pipeline, queries, arrivals(rate, -(-n // SERVER_TURNS), seed=turn), _workers(members[m].fixed))
-        found[m].append((waited, Turn(m, before.at, {"answer": took}, between(before, read_counters()))))
-        watch.look(m)
+    """Return a row for each member under requests of one image that come at random times, `rate` a second."""
+    watch, pipelines = _watch(members), [member.pipeline for member in members]
+    queries = [queries_of(member.images, 1) for member in members]
+    warmup = [warm(member.pipeline, own) for member, own in zip(members, queries, strict=True)]
+    workers = [max(1, member.fixed["machine"]["cores"] // member.fixed["threads"]) for member in members]
+    loads = [plan_load(rate, plan, n, probe(member.pipeline, own, rate, n)) for member, own, n in zip(members, queries, workers, strict=True)]
+    found = serve_members(pipelines, queries, loads, look=watch.look)
     everyone = [turn for own in found for _, turn in own]
-    return [_server_row(member, rate, own, everyone, warmed, watch) for member, own, warmed in zip(members, found, warmup, strict=True)]
+    return [_server_row(member, load, own, everyone, warmed, watch) for member, load, own, warmed in zip(members, loads, found, warmup, strict=True)]
 
 
-def _workers(fixed: dict) -> int:
-    return max(1, fixed["machine"]["cores"] // fixed["threads"])
-
-
-def _server_row(member: Member, rate: float, own: list[tuple], everyone: list[Turn], warmed: tuple[int, bool], watch: Watch) -> dict:
-    fixed, turns, workers = member.fixed, [turn for _, turn in own], _workers(member.fixed)
+def _server_row(member: Member, load: Load, own: list[tuple], everyone: list[Turn], warmed: tuple[int, bool], watch: Watch) -> dict:
+    fixed, turns, workers = member.fixed, [turn for _, turn in own], load.workers
     waited, took = np.concatenate([waited for waited, _ in own]), np.concatenate([turn.total_ms for turn in turns])
-    load = rate * took.mean() / 1000 / workers
+    utilization, n_effective = load.rate * took.mean() / 1000 / workers, effective_number([waited])  # turns go on where the one before ended
+    latency = summarize(waited, n_effective)
     why = _wrong_answers(fixed) + _never_steady(*warmed) + faults(turns, everyone, fixed["machine"]["cores"], fixed["threads"] * workers)
-    why += [f"{rate:g} requests/s are more than {workers} workers answer: give fewer, or more cores"] if load >= 1 else []
+    if utilization >= 1:
+        why.append(f"{load.rate:g} requests/s are more than {workers} workers answer: give fewer, or more cores")
+    elif latency["upper"] is None and len(waited) >= MIN_SAMPLES:
+        needed = max(queries_needed(utilization), math.ceil(1.2 * MIN_SAMPLES * len(waited) / n_effective / 100) * 100)
+        why.append(f"{len(waited)} waiting times at a utilization of {utilization:.2f} tell as much as {n_effective} independent ones, which can't bound p99: "
+                   f"--samples {needed}, or a lower --rate")  # fmt: skip
     return {
         **fixed,
         "peak_memory_mb": None,  # measured on single images, one after another
         "scenario": "server",
-        "rate": rate,
+        "rate": load.rate,
         "workers": workers,
-        "utilization": float(load),
+        "utilization": float(utilization),
         "batch": 1,
         "n": len(waited),
+        "n_effective": n_effective,
+        "transient": load.n_transient,
+        "turns": len(turns),
         "warmup": warmed[0],
-        "latency_ms": summarize(waited, effective_number([waited for waited, _ in own])),
+        "latency_ms": latency,
         "stages_ms": {"queue": float(np.median(waited - took)), "answer": float(np.median(took))},
         **_judged(turns, why, fixed, watch, turns[0].member),
     }
@@ -258,14 +194,3 @@ def _wrong_answers(fixed: dict) -> list[str]:
     if fixed["agreement"] >= LEAST_AGREEMENT:
         return []
     return [f"its answers agree with the stored ones in {fixed['agreement']:.1%}: export it anew"]
-
-
-def _median_px(images: list[bytes]) -> int:
-    """Return the median of the images' longer sides: decoding costs what it costs because of it."""
-    return int(np.median([max(Image.open(io.BytesIO(data)).size) for data in images]))
-
-
-def _agreement(predictor, images: list[bytes], answers: np.ndarray) -> float:
-    """Return the share of stored inputs that get the stored answer's best class."""
-    best = [int(predictor.predict_bytes(data).argmax()) for data in images]
-    return float(np.mean(np.array(best) == answers.argmax(axis=1)))

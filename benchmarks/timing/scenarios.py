@@ -5,7 +5,6 @@ after another. It asks for at least 60 s of each; how long is a matter of `Plan`
 """
 
 import random
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ def warm(pipeline: Pipeline, queries: Sequence, clock: Callable = time.perf_coun
     """Answer queries until two turns in a row are equally fast; return how many that took, and whether they ever were."""
     before = np.inf
     for n in range(_WARM_TURN, _MOST_WARM + 1, _WARM_TURN):
-        now = float(np.median([sum(_answer(pipeline, queries[(n - k) % len(queries)], clock)) for k in range(_WARM_TURN, 0, -1)]))
+        now = float(np.median([sum(answer_query(pipeline, queries[(n - k) % len(queries)], clock)) for k in range(_WARM_TURN, 0, -1)]))
         if n >= _LEAST_WARM and abs(now - before) <= _STEADY * before:
             return n, True
         before = now
@@ -60,12 +59,12 @@ def time_members(pipelines: Sequence[Pipeline], queries: Sequence[Sequence], pla
         for m in members:
             stages: list[list[float]] = []
             # Not of the samples: its caches are those of the one before. It tells what a query takes that comes now and then.
-            first = _answer(pipelines[m], queries[m][counts[m] % len(queries[m])], clock)
+            first = answer_query(pipelines[m], queries[m][counts[m] % len(queries[m])], clock)
             cold = {stage: 1000 * s for stage, s in zip(pipelines[m], first, strict=True)} if last not in (None, m) else {}
             last = m
             before, began = read(), clock()
             for _ in range(min(TURN, plan.n - counts[m]) if counts[m] < plan.n else TURN):
-                stages.append(_answer(pipelines[m], queries[m][counts[m] % len(queries[m])], clock))
+                stages.append(answer_query(pipelines[m], queries[m][counts[m] % len(queries[m])], clock))
                 counts[m] += 1
             spent[m] += clock() - began
             samples = dict(zip(pipelines[m], 1000 * np.array(stages).T, strict=True))
@@ -81,7 +80,7 @@ def _until_enough(counts: list[int], spent: list[float], plan: Plan):
         round_ += 1
 
 
-def _answer(pipeline: Pipeline, query, clock: Callable) -> list[float]:
+def answer_query(pipeline: Pipeline, query, clock: Callable) -> list[float]:
     """Return the seconds of each stage."""
     took, value, began = [], query, clock()
     for stage in pipeline.values():
@@ -92,65 +91,22 @@ def _answer(pipeline: Pipeline, query, clock: Callable) -> list[float]:
     return took
 
 
-def arrivals(rate: float, n: int, seed: int = 0) -> np.ndarray:
-    """Return float64 [n], ascending: the seconds at which queries of a Poisson process come."""
-    return np.cumsum(np.random.default_rng(seed).exponential(1 / rate, n))
-
-
-def serve(pipeline: Pipeline, queries: Sequence, due_s: np.ndarray, n_workers: int = 1, clock: Callable = time.perf_counter,
-          sleep: Callable = time.sleep) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Answer queries that come at given times, in their order, by some workers; return float64 [n] twice, in ms: from when each was due to its answer,
-    and what answering it took.
-
-    Nobody generates load: a worker that is free takes the next query and waits until it is due, so that one which is late has waited in a queue, and
-    counts so. A generator that waited for answers would hide just that.
-    """
-    waited, took = np.zeros(len(due_s)), np.zeros(len(due_s))
-    lock, order, failed = threading.Lock(), iter(range(len(due_s))), []
-    start = clock()
-
-    def work() -> None:
-        try:
-            while True:
-                with lock:
-                    k = next(order, None)
-                if k is None or failed:
-                    return
-                ahead = start + due_s[k] - clock()
-                if ahead > 0:
-                    sleep(ahead)
-                began = clock()
-                _answer(pipeline, queries[k % len(queries)], clock)
-                ended = clock()
-                waited[k], took[k] = 1000 * (ended - start - due_s[k]), 1000 * (ended - began)
-        except BaseException as error:  # of a thread, which would be lost
-            failed.append(error)
-
-    workers = [threading.Thread(target=work, daemon=True) for _ in range(n_workers)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    if failed:
-        raise failed[0]
-    return waited, took
-
-
-def time_offline(answers: Sequence[Callable], batches: Sequence[Sequence[tuple[int, object]]], clock: Callable = time.perf_counter) -> list[list[float]]:
-    """Return images a second of each callable with each of its batches; all take turns.
+def time_offline(answers: Sequence[Callable], batches: Sequence[Sequence[tuple[int, object]]], clock: Callable = time.perf_counter,
+                 read: Callable = read_counters) -> list[list[list[Turn]]]:  # fmt: skip
+    """Return the turns of each callable with each of its batches, of which a sample is a batch; all take turns.
 
     Args:
         batches: for each callable, (number of images, what it takes).
     """
     pairs = [(m, b) for m in range(len(answers)) for b in range(len(batches[m]))]
-    rates: dict[tuple[int, int], list[float]] = {pair: [] for pair in pairs}
+    found: dict[tuple[int, int], list[Turn]] = {pair: [] for pair in pairs}
     turns = [pair for round_ in range(_OFFLINE_ROUNDS) for pair in random.Random(round_).sample(pairs, len(pairs))]
     for m, b in progress(turns, "throughput", unit="turns"):
-        n_images, images = batches[m][b]
+        images = batches[m][b][1]
         answers[m](images)
-        began, n = clock(), 0
-        while (spent := clock() - began) < _OFFLINE_S or n == 0:
+        before, began, ends = read(), clock(), []
+        while not ends or ends[-1] - began < _OFFLINE_S:
             answers[m](images)
-            n += 1
-        rates[m, b].append(n * n_images / spent)
-    return [[round(float(np.median(rates[m, b])), 2) for b in range(len(batches[m]))] for m in range(len(answers))]
+            ends.append(clock())
+        found[m, b].append(Turn(pairs.index((m, b)), began, {"batch": 1000 * np.diff([began, *ends])}, between(before, read())))
+    return [[found[m, b] for b in range(len(batches[m]))] for m in range(len(answers))]

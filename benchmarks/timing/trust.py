@@ -11,8 +11,8 @@ import numpy as np
 from benchmarks.timing.statistics import MIN_SAMPLES
 from family.machine import cgroups, n_cores
 
-MOST_OF_THE_REST = 0.5  # of the cores that a model leaves free, for others
-LEAST_BUSY = 0.2  # cores; system services take some, always
+MOST_BUSY = 0.5  # cores, by others, where the model leaves one free: two busy ones among many may still be those that it runs on
+LEAST_BUSY = 0.2  # where it leaves none; system services take some, always
 MOST_STOLEN = 0.1  # cores, that a hypervisor gave to other machines
 MOST_THROTTLED = 0.01  # of the time, by a cgroup's quota
 MOST_SPREAD = 0.3  # of the medians of a member's turns, between the 10th and the 90th percentile, over their median; on a quiet virtual machine 0.04 to 0.27
@@ -129,7 +129,14 @@ def slowing(turns: Sequence[Turn]) -> float:
 
 
 def faults(own: Sequence[Turn], everyone: Sequence[Turn], cores: int, threads: int) -> list[str]:
-    """Return why the turns of one member don't count, each with what to do about it.
+    """Return why the turns of one member don't count, each with what to do about it; arguments as of `disturbances`."""
+    n = sum(len(turn.total_ms) for turn in own)
+    few = [f"{n} images can't bound p99: --samples {MIN_SAMPLES}"] if n < MIN_SAMPLES else []
+    return few + disturbances(own, everyone, cores, threads)
+
+
+def disturbances(own: Sequence[Turn], everyone: Sequence[Turn], cores: int, threads: int) -> list[str]:
+    """Return what kept a machine from its usual speed in the turns of one member, each with what to do about it.
 
     Args:
         everyone: the turns of all members, its own among them.
@@ -137,12 +144,10 @@ def faults(own: Sequence[Turn], everyone: Sequence[Turn], cores: int, threads: i
         threads: of the model.
     """
     found, told = [], conditions(own)
-    n = sum(len(turn.total_ms) for turn in own)
-    if n < MIN_SAMPLES:
-        found.append(f"{n} images can't bound p99: --samples {MIN_SAMPLES}")
-    most = max(LEAST_BUSY, MOST_OF_THE_REST * (cores - threads))
+    most = MOST_BUSY if cores > threads else LEAST_BUSY
     if told["others_cores"] is not None and told["others_cores"] > most:
-        found.append(f"other processes used {told['others_cores']:.1f} of {cores} cores meanwhile: stop them (`top` shows them)")
+        found.append(f"other processes used {told['others_cores']:.1f} of {cores} cores meanwhile: stop them (`top` shows them), or run on cores of one's own "
+                     "(`taskset`)")  # fmt: skip
     if told["stolen_cores"] is not None and told["stolen_cores"] > MOST_STOLEN:
         found.append(f"the hypervisor gave {told['stolen_cores']:.1f} cores to other machines: measure at another time, or on a machine of one's own")
     if told["throttled"] is not None and told["throttled"] > MOST_THROTTLED:
