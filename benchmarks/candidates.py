@@ -5,8 +5,8 @@ import json
 import re
 from collections.abc import Sequence
 
-from benchmarks.boards import INVALID, NO_GAIN, state_of
-from benchmarks.measurements import number_at, part_of, scenario_of
+from benchmarks.boards import INVALID, NO_GAIN, boards, state_of
+from benchmarks.measurements import REQUIRED, number_at, part_of, scenario_of
 from family.errors import NothingFits, UserError
 from family.evaluation.wilson import wilson
 
@@ -14,21 +14,25 @@ N_TOLD = 5  # of those that were left out
 ONE_SIDED = 1.645  # standard deviations, 95 %
 
 
-def candidates_of(boards: Sequence[dict], wanted) -> tuple[list[dict], list[dict]]:
+def candidates_of(rows: Sequence[dict], wanted, are_checked: bool = False) -> tuple[list[dict], list[dict]]:
     """Return the candidates, and {"member", "why"} of what is left out although it was measured.
 
     Args:
-        boards: of `benchmarks.boards.boards`.
         wanted: a `benchmarks.pick.Wanted`.
+        are_checked: see `benchmarks.boards.boards`.
 
     Raises:
         NothingFits: no member has both a latency that counts and an accuracy.
         UserError: there is no such scope, machine, batch or metric, or accuracies are of different rows.
     """
     _check_metric(wanted.metric)
-    boards, older = _newest(_boards_of(boards, wanted))
-    everyone = [member for board in boards for member in board["members"]]
-    _refuse_other_rows([member for member in everyone if member["latency"] and member["accuracy"]])
+    found = boards(rows, are_checked, wanted.scope)
+    if not found:
+        scopes = sorted({row["scope"] for row in rows if row["kind"] in REQUIRED})
+        raise UserError(f"the results hold no member of the scope {wanted.scope!r}; they hold {', '.join(scopes)}")
+    found, older = _newest(_boards_of(found, wanted))
+    _refuse_other_rows(found)
+    everyone = [member for board in found for member in board["members"]]
     kept, left_out = [], older
     for member in everyone:
         marks = {mark: why for mark, why in member["remarks"].items() if not (wanted.allow_invalid and mark in (INVALID, "no bound"))}
@@ -50,11 +54,8 @@ def candidates_of(boards: Sequence[dict], wanted) -> tuple[list[dict], list[dict
 
 
 def _boards_of(found: Sequence[dict], wanted) -> list[dict]:
-    """Return the boards of the scope, the machine and the way of timing that are wanted."""
-    scopes = sorted({board["scope"] for board in found})
-    if wanted.scope not in scopes:
-        raise UserError(f"the results hold no member of the scope {wanted.scope!r}; they hold {', '.join(scopes)}")
-    found = [board for board in found if board["scope"] == wanted.scope and board["machine"]]
+    """Return the boards of the machine and the way of timing that are wanted."""
+    found = [board for board in found if board["machine"]]
     names = sorted({board["machine"]["machine"].get("name") for board in found})
     if wanted.machine is None and len(names) > 1:
         raise UserError(f"the results come from several machines; choose with --machine: {', '.join(names)}")
@@ -70,11 +71,12 @@ def _boards_of(found: Sequence[dict], wanted) -> list[dict]:
 
 def _newest(boards: list[dict]) -> tuple[list[dict], list[dict]]:
     """Return the boards of what the machine was last, and {"member", "why"} of what was timed before an upgrade or on another machine of its name."""
-    timed = [(state_of(board["machine"]), member) for board in boards for member in board["members"] if member["latency"]]
-    _, last = max(((str(member["latency"].get("at")), state) for state, member in timed), default=("", ()))
-    left_out = [{"member": member["member"], "why": f"timed {_told_state(member['latency'])}, and not as the newest"} for state, member in timed
-                if state != last]  # fmt: skip
-    return [board for board in boards if state_of(board["machine"]) == last], left_out
+    states = [state_of(board["machine"]) for board in boards]
+    timed = [(state, [member for member in board["members"] if member["latency"]]) for state, board in zip(states, boards, strict=True)]
+    _, last = max(((max(str(member["latency"].get("at")) for member in members), state) for state, members in timed), default=("", ()))
+    left_out = [{"member": member["member"], "why": f"timed {_told_state(member['latency'])}, and not as the newest"}
+                for state, members in timed if state != last for member in members]  # fmt: skip
+    return [board for state, board in zip(states, boards, strict=True) if state == last], left_out
 
 
 def _told_state(latency: dict) -> str:
@@ -90,9 +92,10 @@ def _check_metric(metric: str) -> None:
                         f"thirds.tail.macro, hierarchical.f1; got {metric!r}")  # fmt: skip
 
 
-def _refuse_other_rows(members: list[dict]) -> None:
+def _refuse_other_rows(boards: list[dict]) -> None:
     """Accuracies on different rows say nothing about which member is better."""
-    measured = {tuple(str(m["accuracy"]["dataset"].get(key)) for key in ("name", "split", "digest")) for m in members}
+    both = [board["dataset"]["dataset"] for board in boards if any(member["latency"] and member["accuracy"] for member in board["members"])]
+    measured = {tuple(str(dataset.get(key)) for key in ("name", "split", "digest")) for dataset in both}
     if len(measured) > 1:
         told = "; ".join(f"{name} {split} ({digest[:7]})" for name, split, digest in sorted(measured))
         raise UserError(f"accuracies were measured on different rows, which can't be compared: {told}; give results of one of them")

@@ -7,17 +7,17 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.boards import boards
 from benchmarks.candidates import candidates_of, told
 from benchmarks.measurements import read_rows, uncollected
 from family.errors import NothingFits, UserError
 from family.progress import next_command
 
 PERCENTILES = ("50", "90", "95", "99")
+ACCURACY_KEYS = ("schema", "kind", "at", "member", "scope", "scheme", "model_sha256", "trained", "bundle", "dataset", "n")
 N_MISSES, N_RUNNERS_UP, N_SHOWN = 3, 5, 12
 _TINY, _HUGE = 1e-9, 1e12
 _RANGES = {
@@ -63,9 +63,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.chain:
         return _pick_chain(args)
-    _check(_wanted(args))  # before anything is read
+    wanted = _wanted(args)
+    _check(wanted)  # before anything is read
     with uncollected():
-        found = _pick(read_rows(args.results), _wanted(args), are_checked=True)
+        found = _pick(read_rows(args.results, needed_for(wanted)), wanted, are_checked=True)
     if args.copy_to:
         from benchmarks.copying import copy_picked
 
@@ -78,6 +79,20 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(found, args)
     return 0
+
+
+def needed_for(wanted: Wanted) -> Callable[[dict], dict]:
+    """Return what tells of a row that was read whole the part that `pick` looks at: of accuracies, which are most of a results file, a metric or two."""
+    metrics = ("top1", "n_listings", wanted.metric.partition(".")[0])
+
+    def keep(row: dict) -> dict:
+        if row["kind"] != "accuracy":
+            return row
+        kept = {key: row[key] for key in ACCURACY_KEYS if key in row}
+        kept["metrics"] = {key: row["metrics"][key] for key in metrics if key in row["metrics"]}
+        return kept
+
+    return keep
 
 
 def _wanted(args: argparse.Namespace) -> Wanted:
@@ -141,7 +156,7 @@ def pick(
 
 def _pick(rows: Sequence[dict], wanted: Wanted, are_checked: bool = False) -> dict:
     _check(wanted)
-    candidates, left_out = candidates_of(boards(rows, are_checked), wanted)
+    candidates, left_out = candidates_of(rows, wanted, are_checked)
     if wanted.budget_ms is None and wanted.min_accuracy is None:
         return {"front": [told(c) for c in front(candidates)], "left_out": left_out}
     unsure = [c["member"] for c in candidates if c["accuracy_lower"] is None]
