@@ -21,12 +21,11 @@ LEAST_AGREEMENT = 0.99  # of a bundle's stored inputs, that get the stored answe
 _DECIDES = {"latency": ("machine", "schema", "provider", "threads", "scenario", "batch", "rate"), "accuracy": ("dataset", "n")}
 
 
-def boards(rows: Sequence[dict], are_checked: bool = False, scope: str | None = None) -> list[dict]:
+def boards(rows: Sequence[dict], are_checked: bool = False) -> list[dict]:
     """Join latency with accuracy and split by what may be compared.
 
     Args:
         are_checked: `read_rows` gave them, which has looked at each.
-        scope: return the boards of this scope alone.
 
     Returns:
         `{"scope", "machine", "dataset", "members"}` each, general scope first. `machine` is any latency row
@@ -39,7 +38,7 @@ def boards(rows: Sequence[dict], are_checked: bool = False, scope: str | None = 
         UserError: there is no latency and no accuracy row, or one cannot be read.
     """
     files: dict[str, dict] = {}
-    find_setting = _remembering(are_checked)
+    find_setting = _remembering()
     for number, row in enumerate(rows, 1):
         if not are_checked:
             check_row(row, f"row {number}")
@@ -54,7 +53,7 @@ def boards(rows: Sequence[dict], are_checked: bool = False, scope: str | None = 
     by_scope: dict[str, list[dict]] = {}
     for kinds in files.values():
         by_scope.setdefault(_any_row(kinds)["scope"], []).append(kinds)
-    scopes = sorted(by_scope, key=lambda s: (s != "general", s)) if scope is None else [scope] if scope in by_scope else []
+    scopes = sorted(by_scope, key=lambda s: (s != "general", s))
     return [board for name in scopes for board in _boards_of(name, by_scope[name])]
 
 
@@ -67,23 +66,20 @@ def _text(row: dict) -> str:
     return json.dumps(row, sort_keys=True)
 
 
-def _remembering(are_read: bool) -> Callable[[dict], tuple]:
-    """Return `setting_of` for many rows of few settings: it gives one object for all rows of a setting, compared at once, and works each out once.
-
-    Args:
-        are_read: rows are of JSON, which can be written as such again.
-    """
+def _remembering() -> Callable[[dict], tuple]:
+    """Return `setting_of` for many rows of few settings: it gives one object for all rows of a setting, compared at once, and works each out once."""
     known: dict[tuple, tuple] = {}
     by_text: dict[bytes, tuple] = {}
 
     def find(row: dict) -> tuple:
-        text = orjson.dumps([row.get(key) for key in _DECIDES[row["kind"]]]) if are_read else None
+        try:
+            text = orjson.dumps([row.get(key) for key in _DECIDES[row["kind"]]])
+        except TypeError:  # what no JSON holds, as a function may be given
+            return setting_of(row)
         setting = by_text.get(text)
         if setting is None:
             setting = setting_of(row)
-            setting = known.setdefault(setting, setting)
-            if text is not None:
-                by_text[text] = setting
+            by_text[text] = setting = known.setdefault(setting, setting)
         return setting
 
     return find

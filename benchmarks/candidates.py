@@ -3,15 +3,47 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import orjson
 
 from benchmarks.boards import INVALID, NO_GAIN, boards, state_of
-from benchmarks.measurements import REQUIRED, number_at, part_of, scenario_of
+from benchmarks.measurements import REQUIRED, check_row, number_at, part_of, scenario_of
 from family.errors import NothingFits, UserError
 from family.evaluation.wilson import wilson
 
 N_TOLD = 5  # of those that were left out
 ONE_SIDED = 1.645  # standard deviations, 95 %
+_CURVES = ("quantiles_ms", "cold_ms", "stages_ms", "placement", "preprocessing", "conditions")  # of latency rows; no member is picked by them
+WHOLE = b"line"  # of a part of a row, the line of all of it; no key of JSON
+
+
+def needed_for(wanted) -> Callable[[dict, bytes], dict | None]:
+    """Return for `read_rows` what keeps of a row the part that picking looks at, and of latency rows the line beside it: most of a results file are curves,
+    metrics that one question does not ask for, and other scopes.
+
+    Args:
+        wanted: a `benchmarks.pick.Wanted`.
+    """
+    metrics = ("top1", "n_listings", wanted.metric.partition(".")[0])
+
+    def keep(row: dict, line: bytes) -> dict | None:
+        if row["kind"] not in REQUIRED:
+            return None
+        if row["scope"] != wanted.scope:
+            return {"kind": row["kind"], "scope": row["scope"]}
+        if row["kind"] == "latency":
+            for key in _CURVES:
+                row.pop(key, None)
+            row[WHOLE] = line
+            return row
+        row["metrics"] = {key: row["metrics"][key] for key in metrics if key in row["metrics"]}
+        if "against_fp32" in row:
+            against = part_of(row, "against_fp32", dict)
+            row["against_fp32"] = {key: against[key] for key in ("model_sha256", wanted.metric) if key in against}
+        return row
+
+    return keep
 
 
 def candidates_of(rows: Sequence[dict], wanted, are_checked: bool = False) -> tuple[list[dict], list[dict]]:
@@ -26,11 +58,7 @@ def candidates_of(rows: Sequence[dict], wanted, are_checked: bool = False) -> tu
         UserError: there is no such scope, machine, batch or metric, or accuracies are of different rows.
     """
     _check_metric(wanted.metric)
-    found = boards(rows, are_checked, wanted.scope)
-    if not found:
-        scopes = sorted({row["scope"] for row in rows if row["kind"] in REQUIRED})
-        raise UserError(f"the results hold no member of the scope {wanted.scope!r}; they hold {', '.join(scopes)}")
-    found, older = _newest(_boards_of(found, wanted))
+    found, older = _newest(_boards_of(boards(_of_scope(rows, wanted.scope, are_checked), are_checked=True), wanted))
     _refuse_other_rows(found)
     everyone = [member for board in found for member in board["members"]]
     kept, left_out = [], older
@@ -51,6 +79,18 @@ def candidates_of(rows: Sequence[dict], wanted, are_checked: bool = False) -> tu
     if not found:
         raise NothingFits(_why_none(everyone, left_out, wanted))
     return found, left_out
+
+
+def _of_scope(rows: Sequence[dict], scope: str, are_checked: bool) -> list[dict]:
+    for number, row in enumerate(rows if not are_checked else (), 1):
+        check_row(row, f"row {number}")
+    measured = [row for row in rows if row["kind"] in REQUIRED]
+    if not measured:
+        raise UserError("the results hold no latency and no accuracy measurement; `family bench BUNDLE... --out RESULTS.jsonl --data DATASET` writes them")
+    found = [row for row in measured if row["scope"] == scope]
+    if not found:
+        raise UserError(f"the results hold no member of the scope {scope!r}; they hold {', '.join(sorted({row['scope'] for row in measured}))}")
+    return found
 
 
 def _boards_of(found: Sequence[dict], wanted) -> list[dict]:
@@ -142,7 +182,7 @@ def told(candidate: dict) -> dict:
         "cpu": row["machine"].get("cpu"),
         "measured_at": row.get("at"),
         "model_sha256": member["model_sha256"],
-        "measurement": hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest(),
+        "measurement": hashlib.sha256(json.dumps(orjson.loads(row[WHOLE]) if WHOLE in row else row, sort_keys=True).encode()).hexdigest(),
     }
 
 

@@ -7,17 +7,16 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.candidates import candidates_of, told
+from benchmarks.candidates import candidates_of, needed_for, told
 from benchmarks.measurements import read_rows, uncollected
 from family.errors import NothingFits, UserError
 from family.progress import next_command
 
 PERCENTILES = ("50", "90", "95", "99")
-ACCURACY_KEYS = ("schema", "kind", "at", "member", "scope", "scheme", "model_sha256", "trained", "bundle", "dataset", "n")
 N_MISSES, N_RUNNERS_UP, N_SHOWN = 3, 5, 12
 _TINY, _HUGE = 1e-9, 1e12
 _RANGES = {
@@ -79,20 +78,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(found, args)
     return 0
-
-
-def needed_for(wanted: Wanted) -> Callable[[dict], dict]:
-    """Return what tells of a row that was read whole the part that `pick` looks at: of accuracies, which are most of a results file, a metric or two."""
-    metrics = ("top1", "n_listings", wanted.metric.partition(".")[0])
-
-    def keep(row: dict) -> dict:
-        if row["kind"] != "accuracy":
-            return row
-        kept = {key: row[key] for key in ACCURACY_KEYS if key in row}
-        kept["metrics"] = {key: row["metrics"][key] for key in metrics if key in row["metrics"]}
-        return kept
-
-    return keep
 
 
 def _wanted(args: argparse.Namespace) -> Wanted:
