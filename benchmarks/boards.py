@@ -131,7 +131,7 @@ def _board(scope: str, mine: Sequence[dict], latency: tuple | None, accuracy: tu
     fronts = pareto([(m["upper_ms"], m["top1"]) for m in comparable])
     for member, front in zip(comparable, fronts, strict=True):
         member["front"] = front
-    members.sort(key=lambda m: (-(m["top1"] if m["top1"] is not None else -1), m["upper_ms"] or math.inf, m["member"], m["model_sha256"]))
+    members.sort(key=lambda m: (-(m["top1"] if m["top1"] is not None else -1), m["upper_ms"] or math.inf))
     return {
         "scope": scope,
         "machine": next((m["latency"] for m in members if m["latency"]), None),
@@ -179,7 +179,7 @@ def _find_bases(members: Sequence[dict]) -> dict[str, list[dict]]:
             member["base"] = bases[0]
         elif bases:
             told = ", ".join(sorted(base["model_sha256"][:7] for base in bases))
-            member["base_unclear"] = f"{len(bases)} fp32 files ({told}) are of bundles of its bundle's name, and its rows do not tell which is its own: measure again"
+            member["base_unclear"] = f"{len(bases)} fp32 files have the name of its bundle ({told}), and its rows do not tell which is its own: measure again"
     return found
 
 

@@ -57,8 +57,8 @@ def read_rows(paths: Iterable[Path], keep: Callable[[dict, bytes], dict | None] 
     """Read measurements from JSON lines. Each line is parsed and checked as a whole.
 
     Args:
-        keep: returns what is kept of a row that was checked, given its line too, or None; by default all of it. The objects of what is not kept are free for the next line, which
-            saves more time than it takes: 10,000 rows are 5 million objects.
+        keep: returns what is kept of a row that was checked, given its line too, or None; by default all of it. What is not kept leaves its memory to
+            the next line, which saves more time than it takes.
 
     Raises:
         UserError: a file is missing, or a line is no measurement that this version reads; names both.

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.candidates import lower_bound
+from benchmarks.bounds import lower_bound
 from benchmarks.measurements import append_rows, read_rows
 from benchmarks.pick import pick
 from export.bundle import sha256_of
@@ -69,7 +69,7 @@ def test_a_mean_over_categories_is_as_sure_as_its_own_interval():
     for row, low in zip(rows[1::2], (0.3, 0.45), strict=True):
         row["metrics"]["levels"]["2"]["macro_interval"] = [low, 0.9]
     assert pick(rows, min_accuracy=0.4, metric="levels.2.macro")["member"] == "b"
-    with pytest.raises(NothingFits, match="surely 30.0%"):
+    with pytest.raises(NothingFits, match="surely 45.7%.*surely 32.8%.*An accuracy of 45.7% would do"):
         pick(rows, min_accuracy=0.5, metric="levels.2.macro")
     with pytest.raises(UserError, match="how sure top1.macro of a, b is.*top1.micro"):
         pick(rows, min_accuracy=0.1, metric="top1.macro")
@@ -132,11 +132,11 @@ def test_equally_accurate_members_are_told_apart_by_the_percentile_that_was_aske
 
 def test_the_nearest_misses_are_told():
     rows = rows_of([(10, 18), (20, 19), (30, 20), (40, 20)])
-    told = r"p99 within 5 ms. Nearest: m0 \(20.00 ms, 90.0%, surely 84.0%\); m1 .*; m2 .*A budget of 20.00 ms would do"
+    told = r"p99 within 5 ms. Nearest: m0 \(20.00 ms, 90.0%, surely 83.9%\); m1 .*; m2 .*A budget of 20.00 ms would do"
     with pytest.raises(NothingFits, match=told) as error:
         pick(rows, budget_ms=5)
     assert "m3" not in str(error.value)
-    with pytest.raises(NothingFits, match=r"p99 within 30 ms and an accuracy of at least 90.0%.*A budget of 40.00 ms would do"):
+    with pytest.raises(NothingFits, match=r"p99 within 30 ms and an accuracy of at least 90.0%.*A budget of 40.00 ms or an accuracy of 83.9% would do"):
         pick(rows, budget_ms=30, min_accuracy=0.9)
 
 
@@ -383,7 +383,11 @@ def test_json_is_the_contracts_object(results, capsys):
     assert found["bundle"] == "bundles/right"
     assert main(["pick", str(results / "results.jsonl"), "--budget-ms", "1", "--json"]) == 3
     captured = capsys.readouterr()
-    assert captured.out == "" and "Nearest: fast" in captured.err
+    assert "Nearest: fast" in captured.err
+    found = json.loads(captured.out)
+    assert {found[key] for key in ("member", "bundle", "scheme", "latency_ms", "accuracy")} == {None} and found["why"] in captured.err
+    assert [(c["member"], c["cost_ms"], c["why"]) for c in found["nearest"]] == [
+        ("fast", 2, "p99 may be 2.00 ms, over 1"), ("right", 4, "p99 may be 4.00 ms, over 1")]  # fmt: skip
 
 
 def test_what_is_copied_serves_as_it_was_measured(results, capsys, photo):

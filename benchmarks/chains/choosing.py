@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from benchmarks.candidates import ONE_SIDED
+from benchmarks.bounds import ONE_SIDED
 from benchmarks.chains.evidence import Evidence, General
 from benchmarks.chains.mixture import Way, alone, extra, handing_over, is_timed, percentile
 from benchmarks.measurements import number_at

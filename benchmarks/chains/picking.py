@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.boards import LEAST_AGREEMENT, setting_of
-from benchmarks.candidates import ONE_SIDED
+from benchmarks.bounds import ONE_SIDED
 from benchmarks.chains.choosing import Chosen, pick_chain
 from benchmarks.chains.evidence import Evidence, read_evidence
 from benchmarks.chains.mixture import is_timed
