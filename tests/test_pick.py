@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.boards import boards
 from benchmarks.bounds import lower_bound
 from benchmarks.measurements import append_rows, read_rows
 from benchmarks.pick import pick
@@ -62,6 +63,37 @@ def test_int8_that_is_not_faster_than_its_own_fp32_is_not_picked(int8_ms, thread
     for row in rows[2:]:
         row["scheme"] = "int8"
     assert pick(rows, budget_ms=30)["member"] == picked
+
+
+def two_runs(int8_ms: float, **against) -> list[dict]:
+    """Return the rows of two runs whose bundles have one name: fp32 takes 4 ms and 8 ms, and there is one int8."""
+    rows = measured("a", 4, 0.6, bundle="bundles/m") + measured("b", 8, 0.61, bundle="bundles/m")
+    int8 = measured("a-int8", int8_ms, 0.7, bundle="bundles/m", **({"against_fp32": against} if against else {}))
+    return rows + [{**row, "scheme": "int8"} for row in int8]
+
+
+def test_the_fp32_of_its_own_bundle_is_found_by_its_digest():
+    for base, gains in (("a", False), ("b", True)):
+        rows = two_runs(6)
+        for row in rows[-2:]:
+            row["against_fp32"] = {"model_sha256": digest(base)}
+            for order in (rows, rows[::-1]):
+                found = {member["member"]: member for board in boards(order) for member in board["members"]}["a-int8"]
+                assert found["base"]["member"] == base and ("no gain" not in found["remarks"]) == gains
+            del row["against_fp32"]
+    rows = two_runs(6, model_sha256=digest("gone"), ratio=0.5)
+    assert pick(rows, budget_ms=30)["member"] == "a-int8", "its fp32 is not here: no other one takes its place"
+
+
+def test_where_names_alone_do_not_tell_which_fp32_is_its_own_that_is_said():
+    told = {m["member"]: m for board in boards(two_runs(6)) for m in board["members"]}["a-int8"]
+    assert told["base"] is None and told["base_unclear"].startswith("2 fp32 files have the name of its bundle")
+    why = {one["member"]: one["why"] for one in pick(two_runs(6), budget_ms=30)["runners_up"]}
+    assert why["a-int8"].startswith("unclear gain (2 fp32 files have the name of its bundle")
+    assert pick(two_runs(3), budget_ms=30)["member"] == "a-int8", "faster than both"
+    (slow,) = [one for one in pick(two_runs(9), budget_ms=30)["runners_up"] if one["member"] == "a-int8"]
+    assert slow["why"] == "not faster than any fp32 of its bundle's name, whose answers it approximates"
+    assert pick(two_runs(6, ratio=1.2), budget_ms=30)["member"] == "a-int8", "it was timed with its own"
 
 
 def test_a_mean_over_categories_is_as_sure_as_its_own_interval():
@@ -411,12 +443,32 @@ def test_what_is_copied_serves_as_it_was_measured(results, capsys, photo):
 def test_a_bundle_that_was_exported_anew_is_not_copied(results, capsys):
     words = ["pick", str(results / "results.jsonl"), "--budget-ms", "2.5", "--copy-to", str(results / "best")]
     assert main(words) == 2
-    assert "exported anew after it was measured; run `family bench` again" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"there is {results / 'bundles/fast'}, of another run, or exported anew after it was measured; run `family bench` again" in told
     (results / "bundles/right/model.int8.onnx").write_bytes(b"other")
     assert main([*words[:2], "--budget-ms", "10", *words[4:]]) == 2
     shutil.rmtree(results / "bundles/right")
     assert main([*words[:2], "--budget-ms", "10", *words[4:]]) == 2
     assert "is not here" in capsys.readouterr().err and not (results / "best").exists()
+
+
+def test_of_two_bundles_of_one_name_the_one_that_holds_the_measured_file_is_copied(results, capsys, write_bundle):
+    tree = from_leaves([("1", "A/B"), ("2", "A/C"), ("3", "D")])
+    other = write_bundle(results / "other/bundles/right", tree, schemes=("fp32", "int8"))
+    (other / "model.int8.onnx").write_bytes((other / "model.int8.onnx").read_bytes() + b" ")
+    card = read_json(other / "card.json")
+    card["schemes"]["int8"]["sha256"] = sha256_of(other / "model.int8.onnx")
+    (other / "card.json").write_text(json.dumps(card))
+    rows = [{**row, "scheme": "int8", "model_sha256": card["schemes"]["int8"]["sha256"]} for row in measured("right", 2, 0.95, threads=1)]
+    (results / "other/results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = [str(results / "results.jsonl"), str(results / "other/results.jsonl")]
+    for order, name in ((files, "a"), (files[::-1], "b")):
+        assert main(["pick", *order, "--budget-ms", "10", "--copy-to", str(results / name)]) == 0
+        assert sha256_of(results / name / "model.int8.onnx") == card["schemes"]["int8"]["sha256"]
+    shutil.rmtree(other)
+    capsys.readouterr()
+    assert main(["pick", *files, "--budget-ms", "10", "--copy-to", str(results / "c")]) == 2
+    assert f"no bundle here holds the file that was measured (int8, sha256 {card['schemes']['int8']['sha256'][:12]})" in capsys.readouterr().err
 
 
 def test_a_front_is_not_copied(results, capsys):
