@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import orjson
 
-from benchmarks.measurements import REQUIRED, check_row, number_at, part_of, scenario_of, usable
+from benchmarks.measurements import REQUIRED, check_row, number_at, part_of, scenario_of, usable, whole_of
 from family.errors import UserError
 
 INVALID, NO_GAIN, WRONG = "INVALID", "no gain", "wrong answers"
@@ -63,7 +63,7 @@ def _is_newer(row: dict, known: dict) -> bool:
 
 
 def _text(row: dict) -> str:
-    return json.dumps(row, sort_keys=True)
+    return json.dumps(whole_of(row), sort_keys=True, default=str)
 
 
 def _remembering() -> Callable[[dict], tuple]:

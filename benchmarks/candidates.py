@@ -4,16 +4,13 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 
-import orjson
-
 from benchmarks.boards import INVALID, NO_GAIN, boards, state_of
 from benchmarks.bounds import surely
-from benchmarks.measurements import REQUIRED, check_row, number_at, part_of, scenario_of
+from benchmarks.measurements import REQUIRED, WHOLE, number_at, part_of, scenario_of, whole_of
 from family.errors import NothingFits, UserError
 
 N_TOLD = 5  # of those that were left out
 _CURVES = ("quantiles_ms", "cold_ms", "stages_ms", "placement", "preprocessing", "conditions")  # of latency rows; no member is picked by them
-WHOLE = b"line"  # of a part of a row, the line of all of it; no key of JSON
 
 
 class NoMember(NothingFits):
@@ -24,16 +21,16 @@ class NoMember(NothingFits):
         self.nearest, self.left_out = list(nearest), list(left_out)
 
 
-def needed_for(wanted) -> Callable[[dict, bytes], dict | None]:
-    """Return for `read_rows` what keeps of a row the part that picking looks at, and of latency rows the line beside it: most of a results file are curves,
-    metrics that one question does not ask for, and other scopes.
+def needed_for(wanted) -> Callable[[dict, bytes | dict], dict | None]:
+    """Return for `read_rows` what keeps of a row, in place, the part that picking looks at, and of latency rows what they are a part of: most of a results
+    file are curves, metrics that one question does not ask for, and other scopes.
 
     Args:
         wanted: a `benchmarks.pick.Wanted`.
     """
     metrics = ("top1", "n_listings", wanted.metric.partition(".")[0])
 
-    def keep(row: dict, line: bytes) -> dict | None:
+    def keep(row: dict, whole: bytes | dict) -> dict | None:
         if row["kind"] not in REQUIRED:
             return None
         if row["scope"] != wanted.scope:
@@ -41,7 +38,7 @@ def needed_for(wanted) -> Callable[[dict, bytes], dict | None]:
         if row["kind"] == "latency":
             for key in _CURVES:
                 row.pop(key, None)
-            row[WHOLE] = line
+            row[WHOLE] = whole
             return row
         row["metrics"] = {key: row["metrics"][key] for key in metrics if key in row["metrics"]}
         if "against_fp32" in row:
@@ -52,19 +49,19 @@ def needed_for(wanted) -> Callable[[dict, bytes], dict | None]:
     return keep
 
 
-def candidates_of(rows: Sequence[dict], wanted, are_checked: bool = False) -> tuple[list[dict], list[dict]]:
+def candidates_of(rows: Sequence[dict], wanted) -> tuple[list[dict], list[dict]]:
     """Return the candidates, and {"member", "why"} of what is left out although it was measured.
 
     Args:
+        rows: that were checked; of each, what `needed_for` keeps is enough.
         wanted: a `benchmarks.pick.Wanted`.
-        are_checked: see `benchmarks.boards.boards`.
 
     Raises:
         NoMember: no member has both a latency that counts and an accuracy.
         UserError: there is no such scope, machine, batch or metric, or accuracies are of different rows.
     """
     _check_metric(wanted.metric)
-    found, older = _newest(_boards_of(boards(_of_scope(rows, wanted.scope, are_checked), are_checked=True), wanted))
+    found, older = _newest(_boards_of(boards(_of_scope(rows, wanted.scope), are_checked=True), wanted))
     _refuse_other_rows(found)
     everyone = sorted((member for board in found for member in board["members"]), key=_order)
     kept, left_out = [], older
@@ -89,9 +86,7 @@ def _order(member: dict) -> tuple:
     return -(member["top1"] if member["top1"] is not None else -1), member["member"], member["model_sha256"]
 
 
-def _of_scope(rows: Sequence[dict], scope: str, are_checked: bool) -> list[dict]:
-    for number, row in enumerate(rows if not are_checked else (), 1):
-        check_row(row, f"row {number}")
+def _of_scope(rows: Sequence[dict], scope: str) -> list[dict]:
     measured = [row for row in rows if row["kind"] in REQUIRED]
     if not measured:
         raise UserError("the results hold no latency and no accuracy measurement; `family bench BUNDLE... --out RESULTS.jsonl --data DATASET` writes them")
@@ -192,7 +187,7 @@ def told(candidate: dict) -> dict:
         "cpu": row["machine"].get("cpu"),
         "measured_at": row.get("at"),
         "model_sha256": member["model_sha256"],
-        "measurement": hashlib.sha256(json.dumps(orjson.loads(row[WHOLE]) if WHOLE in row else row, sort_keys=True).encode()).hexdigest(),
+        "measurement": hashlib.sha256(json.dumps(whole_of(row), sort_keys=True).encode()).hexdigest(),
     }
 
 

@@ -15,6 +15,7 @@ from family.errors import UserError
 _CHUNK = 2**20  # bytes read at once
 _WHOLE, _NUMBERS = (int,), (int, float)  # not bool, which is an int too
 _WHOLES = frozenset((int, bool))
+WHOLE = b"whole"  # of a part of a row: all of it, or its line; no key of JSON
 SCHEMA = 2  # 1 knew single images one after another alone
 REQUIRED = {
     "latency": {"machine": dict, "latency_ms": dict},
@@ -204,6 +205,12 @@ def identify(card: dict, scheme: str, kind: str, member: str, sha256: str) -> di
 def scenario_of(row: dict) -> tuple[str, int, float | None]:
     """Return how requests came: (scenario, images of a query, requests a second of the scenario "server")."""
     return row.get("scenario", "single-stream"), row.get("batch") or 1, row.get("rate")
+
+
+def whole_of(row: dict) -> dict:
+    """Return all of a row of which a part was kept, or the row."""
+    whole = row.get(WHOLE, row)
+    return orjson.loads(whole) if isinstance(whole, bytes) else whole
 
 
 def number_at(row: dict | None, *keys: str) -> float | None:

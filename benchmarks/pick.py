@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.answers import by_accuracy, by_cost, misses_of, nearest_of, runners_up, tell_nothing
 from benchmarks.candidates import NoMember, candidates_of, needed_for, told
-from benchmarks.measurements import read_rows, uncollected
+from benchmarks.measurements import check_row, read_rows, uncollected
 from family.errors import NothingFits, UserError
 from family.progress import next_command
 
@@ -74,7 +74,7 @@ def _pick_member(args: argparse.Namespace) -> int:
     wanted = _wanted(args)
     _check(wanted)  # before anything is read
     with uncollected():
-        found = _pick(read_rows(args.results, needed_for(wanted)), wanted, are_checked=True)
+        found = _pick(read_rows(args.results, needed_for(wanted)), wanted)
     if args.copy_to:
         from benchmarks.copying import copy_picked
 
@@ -155,12 +155,17 @@ def pick(
         NothingFits: no member does; names the nearest misses.
         UserError: there is no such scope, or the machine must be named.
     """
-    return _pick(rows, Wanted(budget_ms, min_accuracy, str(percentile), scope, machine, metric, batch, max_memory_mb, allow_invalid))
-
-
-def _pick(rows: Sequence[dict], wanted: Wanted, are_checked: bool = False) -> dict:
+    wanted = Wanted(budget_ms, min_accuracy, str(percentile), scope, machine, metric, batch, max_memory_mb, allow_invalid)
     _check(wanted)
-    candidates, left_out = candidates_of(rows, wanted, are_checked)
+    for number, row in enumerate(rows, 1):
+        check_row(row, f"row {number}")
+    keep = needed_for(wanted)
+    kept = [keep(dict(row), row) for row in rows]
+    return _pick([row for row in kept if row is not None], wanted)
+
+
+def _pick(rows: Sequence[dict], wanted: Wanted) -> dict:
+    candidates, left_out = candidates_of(rows, wanted)
     unsure = [c["member"] for c in candidates if c["accuracy_lower"] is None]
     if wanted.min_accuracy is not None and unsure:
         raise UserError(f"how sure {wanted.metric} of {', '.join(unsure[:3])} is was not measured: run `family bench ... --data DATASET` again, or ask for "
