@@ -234,16 +234,32 @@ def part_of(row: object, key: str, type_: type) -> list | dict:
     return value if isinstance(value, type_) else type_()
 
 
-def append_rows(path: Path, rows: list[dict], replaces) -> None:
-    """Add rows to a results file, whole or not at all; rows for which `replaces(old, new)` holds give way."""
+def append_rows(path: Path, rows: list[dict], replaces) -> list[dict]:
+    """Add rows to a results file, whole or not at all; rows for which `replaces(old, new)` holds give way. Return them as they were written: `lean`."""
     from family.outputs import whole_file
 
+    rows = [lean(row) for row in rows]
     old = read_rows([path]) if path.is_file() else []
-    kept = [row for row in old if not any(replaces(row, new) for new in rows)]
+    kept = [lean(row) for row in old if not any(replaces(row, new) for new in rows)]
     with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in [*kept, *rows])
         file.flush()
         os.fsync(file.fileno())
+    return rows
+
+
+def lean(row: dict) -> dict:
+    """Return a row as results hold it: without the curve of calibration, a fifth of the bytes, which `evaluate` writes and draws and nobody reads here."""
+    calibration = part_of(row.get("metrics"), "calibration", dict)
+    if row["kind"] != "accuracy" or not calibration:
+        return row
+    after = part_of(calibration, "after", dict)
+    kept = {**calibration, **({"after": _without_bins(after)} if after else {})}
+    return {**row, "metrics": {**row["metrics"], "calibration": _without_bins(kept)}}
+
+
+def _without_bins(calibration: dict) -> dict:
+    return {key: value for key, value in calibration.items() if key != "bins"}
 
 
 def same_measurement(old: dict, new: dict) -> bool:
