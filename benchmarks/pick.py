@@ -7,8 +7,8 @@ import argparse
 import json
 import math
 import sys
+from collections import namedtuple
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.answers import by_accuracy, by_cost, misses_of, nearest_of, runners_up, tell_nothing
@@ -28,19 +28,10 @@ _RANGES = {
 }
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What is asked of a member; see `pick`."""
-
-    budget_ms: float | None = None
-    min_accuracy: float | None = None
-    percentile: str = "99"
-    scope: str = "general"
-    machine: str | None = None
-    metric: str = "top1.micro"
-    batch: int = 1
-    max_memory_mb: float | None = None
-    allow_invalid: bool = False
+_DEFAULTS = {"budget_ms": None, "min_accuracy": None, "percentile": "99", "scope": "general", "machine": None, "metric": "top1.micro", "batch": 1,
+             "max_memory_mb": None, "allow_invalid": False}  # fmt: skip
+# What is asked of a member; see `pick`. The module of dataclasses takes as long to load as all of ours.
+Wanted = namedtuple("Wanted", _DEFAULTS, defaults=_DEFAULTS.values())
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +91,7 @@ def _nothing(nothing: NothingFits) -> dict:
 
 
 def _wanted(args: argparse.Namespace) -> Wanted:
-    return Wanted(**{field: getattr(args, field) for field in Wanted.__dataclass_fields__})
+    return Wanted(**{field: getattr(args, field) for field in Wanted._fields})
 
 
 def _pick_chain(args: argparse.Namespace) -> int:
