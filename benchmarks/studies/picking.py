@@ -40,7 +40,8 @@ def main() -> int:
         with open(path, "w", encoding="utf-8") as file:
             for row in itertools.islice(repeated(read_rows(args.results)), args.rows):
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        found = {"at": now(), "machine": describe_machine(args.machine), "rows": args.rows, "mb": round(path.stat().st_size / 1e6, 1), **_time_all(path)}
+        load = os.getloadavg()[0]  # of others: 0 where this machine has nothing else to do
+        found = {"at": now(), "load": round(load, 2), "machine": describe_machine(args.machine), "rows": args.rows, "mb": round(path.stat().st_size / 1e6, 1), **_time_all(path)}
     if args.out:
         write_json(args.out, found)
     json.dump(found, sys.stdout)
