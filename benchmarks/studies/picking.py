@@ -41,7 +41,8 @@ def main() -> int:
             for row in itertools.islice(repeated(read_rows(args.results)), args.rows):
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         load = os.getloadavg()[0]  # of others: 0 where this machine has nothing else to do
-        found = {"at": now(), "load": round(load, 2), "machine": describe_machine(args.machine), "rows": args.rows, "mb": round(path.stat().st_size / 1e6, 1), **_time_all(path)}
+        about = {"at": now(), "load": round(load, 2), "machine": describe_machine(args.machine)}
+        found = {**about, "rows": args.rows, "mb": round(path.stat().st_size / 1e6, 1), **_time_all(path)}
     if args.out:
         write_json(args.out, found)
     json.dump(found, sys.stdout)
