@@ -64,7 +64,7 @@ def measure_accuracy(args: argparse.Namespace, dataset) -> list[dict]:
             "metrics": {**metrics, "n_listings": metrics["listings"]["n"]},
             **against,
         })  # fmt: skip
-        append_rows(args.out, rows[-1:], same_measurement)
+        rows[-1:] = append_rows(args.out, rows[-1:], same_measurement)
     return rows
 
 

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         read_rows([args.out])  # or an error, before anything is timed
     peers.check(args, dataset)
     rows = time_bundles(args)
-    append_rows(args.out, rows, same_measurement)  # kept even if what follows fails
+    rows = append_rows(args.out, rows, same_measurement)  # kept even if what follows fails
     if dataset:
         rows += measure_accuracy(args, dataset)
     if args.chains:

@@ -4,15 +4,21 @@ Only what was measured under the same conditions stands on one board: one scope,
 rows. Fronts never cross boards.
 """
 
+import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from benchmarks.measurements import REQUIRED, check_row, number_at, part_of, scenario_of, usable
+import orjson
+
+from benchmarks.measurements import REQUIRED, check_row, number_at, part_of, scenario_of, usable, whole_of
 from family.errors import UserError
 
 INVALID, NO_GAIN, WRONG = "INVALID", "no gain", "wrong answers"
+UNCLEAR = "unclear gain"
 LEAST_AGREEMENT = 0.99  # of a bundle's stored inputs, that get the stored answer
+# What `setting_of` looks at.
+_DECIDES = {"latency": ("machine", "schema", "provider", "threads", "scenario", "batch", "rate"), "accuracy": ("dataset", "n")}
 
 
 def boards(rows: Sequence[dict], are_checked: bool = False) -> list[dict]:
@@ -24,27 +30,59 @@ def boards(rows: Sequence[dict], are_checked: bool = False) -> list[dict]:
     Returns:
         `{"scope", "machine", "dataset", "members"}` each, general scope first. `machine` is any latency row
         and `dataset` any accuracy row of the board, for what all of its rows share, or None. A member that
-        lacks one kind of measurement stands in each board that has its other kind.
+        lacks one kind of measurement stands in each board that has its other kind. Of two rows of one file,
+        kind and setting the newer one counts. Of a member, `base` is the fp32 member of its own bundle, or None;
+        `base_unclear` says why it isn't known.
 
     Raises:
         UserError: there is no latency and no accuracy row, or one cannot be read.
     """
     files: dict[str, dict] = {}
-    settings: dict[tuple, tuple] = {}
+    find_setting = _remembering()
     for number, row in enumerate(rows, 1):
         if not are_checked:
             check_row(row, f"row {number}")
         if row["kind"] in REQUIRED:
-            kinds = files.setdefault(row["model_sha256"], {"latency": {}, "accuracy": {}})
-            setting = setting_of(row)
-            setting = settings.setdefault(setting, setting)  # one object for all rows of a setting: compared at once
-            known = kinds[row["kind"]].get(setting)
-            if known is None or str(row.get("at")) >= str(known.get("at")):
-                kinds[row["kind"]][setting] = row
+            kinds = files.setdefault(row["model_sha256"], {"latency": {}, "accuracy": {}})[row["kind"]]
+            setting = find_setting(row)
+            known = kinds.get(setting)
+            if known is None or _is_newer(row, known):
+                kinds[setting] = row
     if not files:
         raise UserError("no latency or accuracy measurements to report; `family bench` writes them")
-    scopes = sorted({_any_row(kinds)["scope"] for kinds in files.values()}, key=lambda s: (s != "general", s))
-    return [board for scope in scopes for board in _boards_of(scope, files)]
+    by_scope: dict[str, list[dict]] = {}
+    for kinds in files.values():
+        by_scope.setdefault(_any_row(kinds)["scope"], []).append(kinds)
+    scopes = sorted(by_scope, key=lambda s: (s != "general", s))
+    return [board for name in scopes for board in _boards_of(name, by_scope[name])]
+
+
+def _is_newer(row: dict, known: dict) -> bool:
+    at, before = str(row.get("at")), str(known.get("at"))
+    return at > before or (at == before and _text(row) >= _text(known))  # of one second: one of them, whatever the order
+
+
+def _text(row: dict) -> str:
+    return json.dumps(whole_of(row), sort_keys=True, default=str)
+
+
+def _remembering() -> Callable[[dict], tuple]:
+    """Return `setting_of` for many rows of few settings: it gives one object for all rows of a setting, compared at once, and works each out once."""
+    known: dict[tuple, tuple] = {}
+    by_text: dict[bytes, tuple] = {}
+
+    def find(row: dict) -> tuple:
+        try:
+            text = orjson.dumps([row.get(key) for key in _DECIDES[row["kind"]]])
+        except TypeError:  # what no JSON holds, as a function may be given
+            return setting_of(row)
+        setting = by_text.get(text)
+        if setting is None:
+            setting = setting_of(row)
+            by_text[text] = setting = known.setdefault(setting, setting)
+        return setting
+
+    return find
 
 
 def setting_of(row: dict) -> tuple:
@@ -64,11 +102,10 @@ def state_of(latency: dict) -> tuple:
 
 
 def _any_row(kinds: dict) -> dict:
-    return next(iter([*kinds["latency"].values(), *kinds["accuracy"].values()]))
+    return next(iter((kinds["latency"] or kinds["accuracy"]).values()))
 
 
-def _boards_of(scope: str, files: dict[str, dict]) -> list[dict]:
-    mine = [kinds for kinds in files.values() if _any_row(kinds)["scope"] == scope]
+def _boards_of(scope: str, mine: Sequence[dict]) -> list[dict]:
     pairs = list(dict.fromkeys((a, b) for kinds in mine for a in kinds["latency"] for b in kinds["accuracy"]))
     for kinds in mine:
         if not kinds["accuracy"]:
@@ -107,12 +144,15 @@ def _member(latency: dict | None, accuracy: dict | None) -> dict:
     """Return what is compared of a member: accuracies are fractions."""
     row = latency or accuracy
     times = part_of(latency, "latency_ms", dict)
-    best = max(((rate, r.get("batch")) for r in part_of(latency, "throughput", list) if (rate := number_at(r, "images_per_s")) and r.get("valid", True)),
-               key=lambda found: found[0], default=(None, None))  # fmt: skip
+    best, of_batch = None, None
+    for found in part_of(latency, "throughput", list):
+        rate = number_at(found, "images_per_s") if found.get("valid", True) else None
+        if rate and (best is None or rate > best):
+            best, of_batch = rate, found.get("batch")
     member = {
         "member": row["member"], "scheme": row["scheme"], "scope": row["scope"], "model_sha256": row["model_sha256"], "latency": latency, "accuracy": accuracy,
         "front": False, "p50_ms": usable(times.get("p50")), "p99_ms": usable(times.get("p99")), "upper_ms": usable(times.get("upper")),
-        "images_per_s": best[0], "throughput_batch": best[1], "top1": number_at(accuracy, "metrics", "top1", "micro"),
+        "images_per_s": best, "throughput_batch": of_batch, "top1": number_at(accuracy, "metrics", "top1", "micro"),
     }  # fmt: skip
     member["remarks"] = _remarks(member)
     member["comparable"] = not member["remarks"]
@@ -120,18 +160,55 @@ def _member(latency: dict | None, accuracy: dict | None) -> dict:
     return member
 
 
+def _find_bases(members: Sequence[dict]) -> dict[str, list[dict]]:
+    """Note the fp32 member of each other member's own bundle in its `base`: found by the file's digest where its rows hold that, else by the bundle's name,
+    where one file alone has it. Return those that may be it, by the member's digest: more than one where names don't tell."""
+    full = [member for member in members if member["scheme"] == "fp32"]
+    by_file, by_name = {member["model_sha256"]: member for member in full}, {}
+    for member in full:
+        by_name.setdefault(_run_of(member), []).append(member)
+    found = {}
+    for member in members:
+        member["base"], member["base_unclear"] = None, ""
+        if member["scheme"] == "fp32":
+            continue
+        digest = _digest_of_base(member["latency"]) or _digest_of_base(member["accuracy"])
+        bases = [by_file[digest]] if digest in by_file else [] if digest else by_name.get(_run_of(member), [])
+        found[member["model_sha256"]] = bases
+        if len(bases) == 1:
+            member["base"] = bases[0]
+        elif bases:
+            told = ", ".join(sorted(base["model_sha256"][:7] for base in bases))
+            member["base_unclear"] = f"{len(bases)} fp32 files have the name of its bundle ({told}), and its rows do not tell which is its own: measure again"
+    return found
+
+
+def _digest_of_base(row: dict | None) -> str | None:
+    digest = part_of(row, "against_fp32", dict).get("model_sha256")
+    return digest if isinstance(digest, str) else None
+
+
+def _run_of(member: dict) -> tuple | None:
+    """Return what the files of one run share."""
+    row = member["latency"] or member["accuracy"]
+    return tuple(map(str, map(row.get, ("bundle", "variant", "resolution_px", "scope", "label"))))
+
+
 def _mark_what_gains_nothing(members: Sequence[dict]) -> None:
     """Mark a scheme that is not faster, in half of all rounds, than the fp32 of its own bundle, whose answers it approximates; where both were not timed
     in rounds, in p50."""
-    full = {m["latency"].get("bundle"): m for m in members if m["latency"] and m["scheme"] == "fp32"}
+    bases_of = _find_bases(members)
     for member in members:
-        base = full.get(member["latency"].get("bundle")) if member["latency"] and member["scheme"] != "fp32" else None
-        speed = number_at(member["latency"], "against_fp32", "ratio")
-        if base and speed is None and base["latency"].get("bundle") and base["p50_ms"] and member["p50_ms"] and INVALID not in base["remarks"]:
-            speed = base["p50_ms"] / member["p50_ms"]
-        if base and speed is not None and speed <= 1:
-            member["remarks"][NO_GAIN] = f"not faster than {base['member']}, whose answers it approximates"
-            member["comparable"] = False
+        bases = [base for base in bases_of.get(member["model_sha256"], []) if base["latency"]] if member["latency"] else []
+        ratio = number_at(member["latency"], "against_fp32", "ratio")
+        speeds = [base["p50_ms"] / member["p50_ms"] for base in bases if base["p50_ms"] and member["p50_ms"] and INVALID not in base["remarks"]]
+        slower = [speed <= 1 for speed in (speeds if ratio is None else [ratio] if bases else [])]
+        if slower and all(slower):
+            name = member["base"]["member"] if member["base"] else "any fp32 of its bundle's name" if ratio is None else "the fp32 of its own bundle"
+            member["remarks"][NO_GAIN] = f"not faster than {name}, whose answers it approximates"
+        elif any(slower):
+            member["remarks"][UNCLEAR] = member["base_unclear"]
+        member["comparable"] = not member["remarks"]
 
 
 def _remarks(member: dict) -> dict[str, str]:

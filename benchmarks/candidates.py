@@ -2,59 +2,103 @@
 
 import hashlib
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from benchmarks.boards import INVALID, NO_GAIN, state_of
-from benchmarks.measurements import number_at, part_of, scenario_of
+from benchmarks.boards import INVALID, NO_GAIN, boards, state_of
+from benchmarks.bounds import surely
+from benchmarks.measurements import REQUIRED, WHOLE, number_at, part_of, scenario_of, whole_of
 from family.errors import NothingFits, UserError
-from family.evaluation.wilson import wilson
 
 N_TOLD = 5  # of those that were left out
-ONE_SIDED = 1.645  # standard deviations, 95 %
+_CURVES = ("quantiles_ms", "cold_ms", "stages_ms", "placement", "preprocessing", "conditions")  # of latency rows; no member is picked by them
 
 
-def candidates_of(boards: Sequence[dict], wanted) -> tuple[list[dict], list[dict]]:
+class NoMember(NothingFits):
+    """Nothing fits. `nearest` and `left_out` are lists of what is told of members, for programs."""
+
+    def __init__(self, text: str, nearest: Sequence[dict] = (), left_out: Sequence[dict] = ()):
+        super().__init__(text)
+        self.nearest, self.left_out = list(nearest), list(left_out)
+
+
+def needed_for(wanted) -> Callable[[dict, bytes | dict], dict | None]:
+    """Return for `read_rows` what keeps of a row, in place, the part that picking looks at, and of latency rows what they are a part of: most of a results
+    file are curves, metrics that one question does not ask for, and other scopes.
+
+    Args:
+        wanted: a `benchmarks.pick.Wanted`.
+    """
+    metrics = ("top1", "n_listings", wanted.metric.partition(".")[0])
+
+    def keep(row: dict, whole: bytes | dict) -> dict | None:
+        if row["kind"] not in REQUIRED:
+            return None
+        if row["scope"] != wanted.scope:
+            return {"kind": row["kind"], "scope": row["scope"]}
+        if row["kind"] == "latency":
+            for key in _CURVES:
+                row.pop(key, None)
+            row[WHOLE] = whole
+            return row
+        row["metrics"] = {key: row["metrics"][key] for key in metrics if key in row["metrics"]}
+        if "against_fp32" in row:
+            against = part_of(row, "against_fp32", dict)
+            row["against_fp32"] = {key: against[key] for key in ("model_sha256", wanted.metric) if key in against}
+        return row
+
+    return keep
+
+
+def candidates_of(rows: Sequence[dict], wanted) -> tuple[list[dict], list[dict]]:
     """Return the candidates, and {"member", "why"} of what is left out although it was measured.
 
     Args:
-        boards: of `benchmarks.boards.boards`.
+        rows: that were checked; of each, what `needed_for` keeps is enough.
         wanted: a `benchmarks.pick.Wanted`.
 
     Raises:
-        NothingFits: no member has both a latency that counts and an accuracy.
+        NoMember: no member has both a latency that counts and an accuracy.
         UserError: there is no such scope, machine, batch or metric, or accuracies are of different rows.
     """
     _check_metric(wanted.metric)
-    boards, older = _newest(_boards_of(boards, wanted))
-    everyone = [member for board in boards for member in board["members"]]
-    _refuse_other_rows([member for member in everyone if member["latency"] and member["accuracy"]])
+    found, older = _newest(_boards_of(boards(_of_scope(rows, wanted.scope), are_checked=True), wanted))
+    _refuse_other_rows(found)
+    everyone = sorted((member for board in found for member in board["members"]), key=_order)
     kept, left_out = [], older
     for member in everyone:
         marks = {mark: why for mark, why in member["remarks"].items() if not (wanted.allow_invalid and mark in (INVALID, "no bound"))}
-        memory = number_at(member["latency"], "peak_memory_mb")
         if marks:
             left_out.append({"member": member["member"], "why": ", ".join(_told(*mark) for mark in member["remarks"].items())})
-        elif wanted.max_memory_mb is not None and memory is None:
+        elif wanted.max_memory_mb is not None and number_at(member["latency"], "peak_memory_mb") is None:
             left_out.append({"member": member["member"], "why": "its memory was not measured: run `family bench` again"})
-        elif wanted.max_memory_mb is not None and memory > wanted.max_memory_mb:
-            left_out.append({"member": member["member"], "why": f"holds {memory:.0f} MB, over {wanted.max_memory_mb:g}"})
         else:
             kept.append(_candidate(member, wanted))
     found = [c for c in kept if c["accuracy"] is not None]
     if kept and not found:
         raise UserError(f"no member has the metric {wanted.metric!r}; it is a path in the metrics, as top1.macro or levels.2.micro")
     if not found:
-        raise NothingFits(_why_none(everyone, left_out, wanted))
+        raise NoMember(_why_none(everyone, left_out, wanted), left_out=left_out)
     return found, left_out
 
 
+def _order(member: dict) -> tuple:
+    """Order members, the most accurate first, whatever the order of rows."""
+    return -(member["top1"] if member["top1"] is not None else -1), member["member"], member["model_sha256"]
+
+
+def _of_scope(rows: Sequence[dict], scope: str) -> list[dict]:
+    measured = [row for row in rows if row["kind"] in REQUIRED]
+    if not measured:
+        raise UserError("the results hold no latency and no accuracy measurement; `family bench BUNDLE... --out RESULTS.jsonl --data DATASET` writes them")
+    found = [row for row in measured if row["scope"] == scope]
+    if not found:
+        raise UserError(f"the results hold no member of the scope {scope!r}; they hold {', '.join(sorted({row['scope'] for row in measured}))}")
+    return found
+
+
 def _boards_of(found: Sequence[dict], wanted) -> list[dict]:
-    """Return the boards of the scope, the machine and the way of timing that are wanted."""
-    scopes = sorted({board["scope"] for board in found})
-    if wanted.scope not in scopes:
-        raise UserError(f"the results hold no member of the scope {wanted.scope!r}; they hold {', '.join(scopes)}")
-    found = [board for board in found if board["scope"] == wanted.scope and board["machine"]]
+    """Return the boards of the machine and the way of timing that are wanted."""
+    found = [board for board in found if board["machine"]]
     names = sorted({board["machine"]["machine"].get("name") for board in found})
     if wanted.machine is None and len(names) > 1:
         raise UserError(f"the results come from several machines; choose with --machine: {', '.join(names)}")
@@ -70,11 +114,13 @@ def _boards_of(found: Sequence[dict], wanted) -> list[dict]:
 
 def _newest(boards: list[dict]) -> tuple[list[dict], list[dict]]:
     """Return the boards of what the machine was last, and {"member", "why"} of what was timed before an upgrade or on another machine of its name."""
-    timed = [(state_of(board["machine"]), member) for board in boards for member in board["members"] if member["latency"]]
-    _, last = max(((str(member["latency"].get("at")), state) for state, member in timed), default=("", ()))
-    left_out = [{"member": member["member"], "why": f"timed {_told_state(member['latency'])}, and not as the newest"} for state, member in timed
-                if state != last]  # fmt: skip
-    return [board for board in boards if state_of(board["machine"]) == last], left_out
+    states = [state_of(board["machine"]) for board in boards]
+    timed = [(state, [member for member in board["members"] if member["latency"]]) for state, board in zip(states, boards, strict=True)]
+    _, last = max(((max(str(member["latency"].get("at")) for member in members), state) for state, members in timed), default=("", ()))
+    left_out = [{"member": member["member"], "why": f"timed {_told_state(member['latency'])}, and not as the newest"}
+                for state, members in timed if state != last for member in members]  # fmt: skip
+    left_out.sort(key=lambda one: (one["member"], one["why"]))
+    return [board for state, board in zip(states, boards, strict=True) if state == last], left_out
 
 
 def _told_state(latency: dict) -> str:
@@ -90,9 +136,10 @@ def _check_metric(metric: str) -> None:
                         f"thirds.tail.macro, hierarchical.f1; got {metric!r}")  # fmt: skip
 
 
-def _refuse_other_rows(members: list[dict]) -> None:
+def _refuse_other_rows(boards: list[dict]) -> None:
     """Accuracies on different rows say nothing about which member is better."""
-    measured = {tuple(str(m["accuracy"]["dataset"].get(key)) for key in ("name", "split", "digest")) for m in members}
+    both = [board["dataset"]["dataset"] for board in boards if any(member["latency"] and member["accuracy"] for member in board["members"])]
+    measured = {tuple(str(dataset.get(key)) for key in ("name", "split", "digest")) for dataset in both}
     if len(measured) > 1:
         told = "; ".join(f"{name} {split} ({digest[:7]})" for name, split, digest in sorted(measured))
         raise UserError(f"accuracies were measured on different rows, which can't be compared: {told}; give results of one of them")
@@ -102,7 +149,8 @@ def _why_none(members: list[dict], left_out: list[dict], wanted) -> str:
     told = "; ".join(f"{c['member']}: {c['why']}" for c in left_out[:N_TOLD]) + (f" and {len(left_out) - N_TOLD} more" if len(left_out) > N_TOLD else "")
     are_invalid = any(set(m["remarks"]) == {INVALID} for m in members)
     hint = "; --allow-invalid takes INVALID measurements" if are_invalid and not wanted.allow_invalid else ""
-    return f"no member of the scope {wanted.scope!r} has a valid latency and an accuracy ({told or 'no measurement'}){hint}"
+    all_of = "a valid latency and an accuracy" if wanted.max_memory_mb is None else "a valid latency, an accuracy and a measured memory"
+    return f"no member of the scope {wanted.scope!r} has {all_of} ({told or 'no measurement'}){hint}"
 
 
 def _told(mark: str, why: str) -> str:
@@ -114,9 +162,10 @@ def _candidate(member: dict, wanted) -> dict:
     return {
         "member": member["member"],
         "accuracy": accuracy,
-        "accuracy_lower": _surely(member["accuracy"], wanted.metric, accuracy),
+        "accuracy_lower": surely(member["accuracy"], wanted.metric, accuracy),
         "cost_ms": _cost(member["member"], member["latency"]["latency_ms"], wanted),
         "images_per_s": member["images_per_s"],
+        "peak_memory_mb": number_at(member["latency"], "peak_memory_mb"),
         "of": member,
     }
 
@@ -130,7 +179,6 @@ def told(candidate: dict) -> dict:
         "bundle": row.get("bundle"),
         "scheme": member["scheme"],
         "latency_ms": {key: number_at(row["latency_ms"], key) for key in ("p50", "p99", "upper")},
-        "peak_memory_mb": number_at(row, "peak_memory_mb"),
         "invalid_because": member["remarks"].get(INVALID),
         "provider": row.get("provider"),
         "threads": row.get("threads"),
@@ -139,7 +187,7 @@ def told(candidate: dict) -> dict:
         "cpu": row["machine"].get("cpu"),
         "measured_at": row.get("at"),
         "model_sha256": member["model_sha256"],
-        "measurement": hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest(),
+        "measurement": hashlib.sha256(json.dumps(whole_of(row), sort_keys=True).encode()).hexdigest(),
     }
 
 
@@ -153,24 +201,3 @@ def _cost(member: str, latency: dict, wanted) -> float:
     if cost is None:
         raise UserError(f"{member} was measured without p{percentile}; run `family bench` again")
     return cost
-
-
-def _surely(measured: dict, metric: str, accuracy: float | None) -> float | None:
-    """Return what the accuracy surely reaches; None where that is not known.
-
-    A mean over categories is no share of rows: rare categories decide how sure it is, which `evaluate` measures and its interval tells, as of the
-    shares of some rows alone.
-    """
-    metrics = measured["metrics"]
-    if not re.fullmatch(r"(top\d+|levels\.\d+(\.summed)?)\.micro", metric):
-        *path, name = metric.split(".")
-        for key in path:
-            metrics = metrics.get(key) if isinstance(metrics, dict) else None
-        interval = metrics.get(f"{name}_interval") if isinstance(metrics, dict) else None
-        return interval[0] if isinstance(interval, list) and interval and isinstance(interval[0], float) else None
-    return lower_bound(accuracy, int(number_at(metrics, "n_listings") or measured.get("n") or 0))
-
-
-def lower_bound(share: float | None, n: int) -> float | None:
-    """Return Wilson's one-sided 95 % lower bound of a share of n independent rows, None where it isn't known."""
-    return wilson(share, n, ONE_SIDED)[0] if share is not None and n else None

@@ -1,5 +1,6 @@
 """The picked bundle, copied, with what was measured in its card, so that what is served is what was picked."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,21 +33,26 @@ def copy_picked(found: dict, out: Path, results: list[Path], fresh: bool) -> Non
 
 
 def locate_measured(name: str | None, scheme: str, sha256: str, results: Sequence[Path]) -> Bundle:
-    """Open the bundle that results name, from here or from where the results lie.
+    """Open the bundle that holds a measured file: of the folders that results name, from where they lie or from here, the one whose file has the digest.
+    Bundles of two runs may have one name.
 
     Raises:
-        UserError: it is not here, or its file is not the one that was measured.
+        UserError: none is here, or none holds the file; names the folders that were found.
     """
-    bundle = open_bundle(_locate(name, results))
-    bundle.model_path(scheme)  # refuses a file that is not the card's
-    if bundle.schemes[scheme]["sha256"] != sha256:
-        raise UserError(f"{bundle.folder} was exported anew after it was measured; run `family bench` again")
-    return bundle
-
-
-def _locate(bundle: str | None, results: Sequence[Path]) -> Path:
-    places = [*(path.parent / (bundle or "") for path in results), Path(bundle or "")]
-    found = next((place for place in places if bundle and (place / "card.json").is_file()), None)
-    if found is None:
-        raise UserError(f"the bundle {bundle!r} is not here; --copy-to needs it")
-    return found
+    places = [folder / name for folder in (*(path.parent for path in results), Path())] if name else []
+    found = list({os.path.abspath(place): place for place in places if (place / "card.json").is_file()}.values())
+    if not found:
+        raise UserError(f"the bundle {name!r} is not here; --copy-to needs it")
+    for place in found:
+        try:
+            bundle = open_bundle(place)
+        except UserError:
+            if len(found) == 1:
+                raise
+            continue
+        if bundle.schemes.get(scheme, {}).get("sha256") == sha256:
+            bundle.model_path(scheme)  # refuses a file that is not the card's
+            return bundle
+    told = ", ".join(map(str, found))
+    raise UserError(f"no bundle here holds the file that was measured ({scheme}, sha256 {sha256[:12]}): there is {told}, of another run, or exported anew "
+                    "after it was measured; run `family bench` again, or give the results that lie beside its bundle")  # fmt: skip

@@ -2,38 +2,41 @@
 
 import gc
 import json
+import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
 
 from family.errors import UserError
-from family.outputs import whole_file
 
-_NUMBERS = (int, float)  # not bool, which is an int too
+_CHUNK = 2**20  # bytes read at once
+_WHOLE, _NUMBERS = (int,), (int, float)  # not bool, which is an int too
+_WHOLES = frozenset((int, bool))
+WHOLE = b"whole"  # of a part of a row: all of it, or its line; no key of JSON
 SCHEMA = 2  # 1 knew single images one after another alone
 REQUIRED = {
     "latency": {"machine": dict, "latency_ms": dict},
     "accuracy": {"dataset": dict, "metrics": dict},
 }
 SCENARIOS = ("single-stream", "multi-stream", "server")
-_TEXT = (lambda value: isinstance(value, str), "text")
-_COUNT = (lambda value: type(value) is int and 0 <= value < 10**12, "a whole number, 0 or more,")
-_LEAST_ONE = (lambda value: type(value) is int and 1 <= value < 10**9, "a whole number, 1 or more,")
-_AMOUNT = (lambda value: type(value) in _NUMBERS and 0 <= value < 1e15, "a number, 0 or more,")
-_SHARE = (lambda value: type(value) in _NUMBERS and 0 <= value <= 1, "a share from 0 to 1")
+# What fields hold that are there and not null: text, or a number of these types from the first limit to below the second.
+_TEXTS = {"latency": ("bundle", "provider", "scenario"), "accuracy": ("bundle", "provider"), "peer": ("bundle",)}
+_COUNT = (_WHOLE, 0, 10**12, "a whole number, 0 or more,")
+_LEAST_ONE = (_WHOLE, 1, 10**9, "a whole number, 1 or more,")
+_AMOUNT = (_NUMBERS, 0, 1e15, "a number, 0 or more,")
+_SHARE = (_NUMBERS, 0, math.nextafter(1, 2), "a share from 0 to 1")
 _CHECKS = {
     "latency": {
-        "n": _COUNT, "batch": _LEAST_ONE, "threads": _LEAST_ONE, "rate": (lambda value: type(value) in _NUMBERS and 0 < value < 1e9, "a number above 0"),
-        "scenario": (lambda value: value in SCENARIOS, f"one of {', '.join(SCENARIOS)}"), "bundle": _TEXT, "provider": _TEXT, "agreement": _SHARE,
+        "n": _COUNT, "batch": _LEAST_ONE, "threads": _LEAST_ONE, "rate": (_NUMBERS, math.ulp(0), 1e9, "a number above 0"), "agreement": _SHARE,
         "peak_memory_mb": _AMOUNT, "size_mb": _AMOUNT,
     },
-    "accuracy": {"n": _COUNT, "bundle": _TEXT, "batch": _LEAST_ONE, "threads": _LEAST_ONE, "provider": _TEXT},
-    "peer": {"rounds": _COUNT, "threads": _LEAST_ONE, "bundle": _TEXT},
+    "accuracy": {"n": _COUNT, "batch": _LEAST_ONE, "threads": _LEAST_ONE},
+    "peer": {"rounds": _COUNT, "threads": _LEAST_ONE},
 }  # fmt: skip
-_PARTS = {"latency": {"latency_ms": _AMOUNT, "stages_ms": _AMOUNT}}
+_TIMES = ("latency_ms", "stages_ms")
 PEER = {"machine": dict, "against": dict, "versions": dict}  # of the kind "peer", which stands on no board
 _NAMES = ("member", "variant", "scope", "scheme", "model_sha256")
 _FIELDS = {kind: dict.fromkeys(_NAMES, str) | fields for kind, fields in {**REQUIRED, "peer": PEER}.items()}
@@ -51,8 +54,12 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def read_rows(paths: Iterable[Path]) -> list[dict]:
-    """Read measurements from JSON lines.
+def read_rows(paths: Iterable[Path], keep: Callable[[dict, bytes], dict | None] | None = None) -> list[dict]:
+    """Read measurements from JSON lines. Each line is parsed and checked as a whole.
+
+    Args:
+        keep: returns what is kept of a row that was checked, given its line too, or None; by default all of it. What is not kept leaves its memory to
+            the next line, which saves more time than it takes.
 
     Raises:
         UserError: a file is missing, or a line is no measurement that this version reads; names both.
@@ -60,12 +67,14 @@ def read_rows(paths: Iterable[Path]) -> list[dict]:
     rows = []
     for path in paths:
         try:
-            content = Path(path).read_bytes()
+            with open(path, "rb", buffering=_CHUNK) as file:
+                for number, line in enumerate(file, 1):
+                    if not line.isspace():
+                        row = _read_line(line, path, number)
+                        if keep is None or (row := keep(row, line)) is not None:
+                            rows.append(row)
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}; give a file that `family bench` wrote") from error
-        for number, line in enumerate(content.split(b"\n"), 1):
-            if line.strip():
-                rows.append(_read_line(line, path, number))
     return rows
 
 
@@ -124,35 +133,50 @@ def check_row(row: object, where: str) -> None:
 def _wrong_fields(row: dict) -> Iterator[tuple[str, object, str]]:
     """Yield (field, what it holds, what it should) of fields that are there, not null, and hold something else than they should: what reads rows counts on
     these alone."""
-    checks, parts = _CHECKS.get(row["kind"], {}), _PARTS.get(row["kind"], {})
-    for name, (is_fine, wanted) in checks.items():
+    kind = row["kind"]
+    for name in _TEXTS.get(kind, ()):
         value = row.get(name)
-        if value is not None and not is_fine(value):
+        if value is not None and type(value) is not str:
+            yield name, value, "text"
+    for name, (types, least, end, wanted) in _CHECKS.get(kind, {}).items():
+        value = row.get(name)
+        if value is not None and not (type(value) in types and least <= value < end):
             yield name, value, wanted
-    for name, (is_fine, wanted) in parts.items():
+    if kind == "latency":
+        yield from _wrong_times(row)
+    if kind == "accuracy":
+        yield from _wrong_shares(row["metrics"])
+
+
+def _wrong_times(row: dict) -> Iterator[tuple[str, object, str]]:
+    _, least, end, wanted = _AMOUNT
+    for name in _TIMES:
         for key, value in part_of(row, name, dict).items():
-            if type(value) in _NUMBERS and not is_fine(value):
+            if type(value) in _NUMBERS and not least <= value < end:
                 yield f"{name}.{key}", value, wanted
-    if row["kind"] == "latency":
-        if not isinstance(row["machine"].get("name"), str):
-            yield "machine.name", row["machine"].get("name"), "text"
-        if (row.get("scenario") == "server") != (row.get("rate") is not None):
-            yield "rate", row.get("rate"), "requests a second, of the scenario server alone,"
-    if row["kind"] == "accuracy":
-        metrics = row["metrics"]
-        for above, parts in (("", {key: metrics.get(key) for key in ("top1", "top3", "top5")}), ("levels.", part_of(metrics, "levels", dict))):
-            for key, found in parts.items():
-                for kind in ("micro", "macro") if type(found) is dict else ():
-                    value = found.get(kind)
-                    if type(value) in _NUMBERS and not 0 <= value <= 1:
-                        yield f"metrics.{above}{key}.{kind}", value, "a share from 0 to 1"
+    if not isinstance(row["machine"].get("name"), str):
+        yield "machine.name", row["machine"].get("name"), "text"
+    if row.get("scenario") not in (None, *SCENARIOS):
+        yield "scenario", row["scenario"], f"one of {', '.join(SCENARIOS)}"
+    if (row.get("scenario") == "server") != (row.get("rate") is not None):
+        yield "rate", row.get("rate"), "requests a second, of the scenario server alone,"
+
+
+def _wrong_shares(metrics: dict) -> Iterator[tuple[str, object, str]]:
+    levels = part_of(metrics, "levels", dict)
+    for above, parts, keys in (("", metrics, ("top1", "top3", "top5")), ("levels.", levels, levels)):
+        for key in keys:
+            found = parts.get(key)
+            for kind in ("micro", "macro") if type(found) is dict else ():
+                value = found.get(kind)
+                if value is not None and type(value) in _NUMBERS and not 0 <= value <= 1:
+                    yield f"metrics.{above}{key}.{kind}", value, _SHARE[3]
 
 
 def _is_square(confusion: object) -> bool:
     ids, matrix = part_of(confusion, "ids", list), part_of(confusion, "matrix", list)
-    return 0 < len(ids) == len(matrix) and all(
-        isinstance(line, list) and len(line) == len(ids) and all(isinstance(n, int) for n in line) for line in matrix
-    )
+    n = len(ids)
+    return 0 < n == len(matrix) and all(type(line) is list and len(line) == n and _WHOLES.issuperset(map(type, line)) for line in matrix)
 
 
 def identify_bundle(bundle, scheme: str, kind: str) -> dict:
@@ -183,6 +207,12 @@ def scenario_of(row: dict) -> tuple[str, int, float | None]:
     return row.get("scenario", "single-stream"), row.get("batch") or 1, row.get("rate")
 
 
+def whole_of(row: dict) -> dict:
+    """Return all of a row of which a part was kept, or the row."""
+    whole = row.get(WHOLE, row)
+    return orjson.loads(whole) if isinstance(whole, bytes) else whole
+
+
 def number_at(row: dict | None, *keys: str) -> float | None:
     """Return the number at a path of keys, or None."""
     value: object = row
@@ -204,14 +234,32 @@ def part_of(row: object, key: str, type_: type) -> list | dict:
     return value if isinstance(value, type_) else type_()
 
 
-def append_rows(path: Path, rows: list[dict], replaces) -> None:
-    """Add rows to a results file, whole or not at all; rows for which `replaces(old, new)` holds give way."""
+def append_rows(path: Path, rows: list[dict], replaces) -> list[dict]:
+    """Add rows to a results file, whole or not at all; rows for which `replaces(old, new)` holds give way. Return them as they were written: `lean`."""
+    from family.outputs import whole_file
+
+    rows = [lean(row) for row in rows]
     old = read_rows([path]) if path.is_file() else []
-    kept = [row for row in old if not any(replaces(row, new) for new in rows)]
+    kept = [lean(row) for row in old if not any(replaces(row, new) for new in rows)]
     with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in [*kept, *rows])
         file.flush()
         os.fsync(file.fileno())
+    return rows
+
+
+def lean(row: dict) -> dict:
+    """Return a row as results hold it: without the curve of calibration, a fifth of the bytes, which `evaluate` writes and draws and nobody reads here."""
+    calibration = part_of(row.get("metrics"), "calibration", dict)
+    if row["kind"] != "accuracy" or not calibration:
+        return row
+    after = part_of(calibration, "after", dict)
+    kept = {**calibration, **({"after": _without_bins(after)} if after else {})}
+    return {**row, "metrics": {**row["metrics"], "calibration": _without_bins(kept)}}
+
+
+def _without_bins(calibration: dict) -> dict:
+    return {key: value for key, value in calibration.items() if key != "bins"}
 
 
 def same_measurement(old: dict, new: dict) -> bool:

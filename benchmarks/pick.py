@@ -7,46 +7,38 @@ import argparse
 import json
 import math
 import sys
+from collections import namedtuple
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.boards import boards
-from benchmarks.candidates import candidates_of, told
-from benchmarks.measurements import read_rows, uncollected
+from benchmarks.answers import by_accuracy, by_cost, misses_of, nearest_of, runners_up, tell_nothing
+from benchmarks.candidates import NoMember, candidates_of, needed_for, told
+from benchmarks.measurements import check_row, read_rows, uncollected
 from family.errors import NothingFits, UserError
 from family.progress import next_command
 
 PERCENTILES = ("50", "90", "95", "99")
-N_MISSES, N_RUNNERS_UP, N_SHOWN = 3, 5, 12
-_TINY, _HUGE = 1e-9, 1e12
+N_SHOWN = 12
+_TINY, _HUGE = 1e-9, 1e9
 _RANGES = {
-    "budget_ms": (_TINY, _HUGE, "takes milliseconds above 0"),
+    "budget_ms": (_TINY, _HUGE, "takes milliseconds above 0, up to 1,000,000,000"),
     "min_accuracy": (0, 1, "is a share from 0 to 1"),
-    "batch": (1, _HUGE, "takes 1 or more"),
-    "max_memory_mb": (_TINY, _HUGE, "takes megabytes above 0"),
+    "batch": (1, _HUGE, "takes 1 or more, up to 1,000,000,000"),
+    "max_memory_mb": (_TINY, _HUGE, "takes megabytes above 0, up to 1,000,000,000"),
 }
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What is asked of a member; see `pick`."""
-
-    budget_ms: float | None = None
-    min_accuracy: float | None = None
-    percentile: str = "99"
-    scope: str = "general"
-    machine: str | None = None
-    metric: str = "top1.micro"
-    batch: int = 1
-    max_memory_mb: float | None = None
-    allow_invalid: bool = False
+_DEFAULTS = {"budget_ms": None, "min_accuracy": None, "percentile": "99", "scope": "general", "machine": None, "metric": "top1.micro", "batch": 1,
+             "max_memory_mb": None, "allow_invalid": False}  # fmt: skip
+# What is asked of a member; see `pick`. The module of dataclasses takes as long to load as all of ours.
+Wanted = namedtuple("Wanted", _DEFAULTS, defaults=_DEFAULTS.values())
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS.jsonl")
     parser.add_argument("--budget-ms", type=float, metavar="MS", help="the most accurate member inside it")
-    parser.add_argument("--min-accuracy", type=float, metavar="A", help="from 0 to 1; alone: the fastest member that reaches it")
+    parser.add_argument("--min-accuracy", type=float, metavar="A", help="from 0 to 1, which the one-sided 95 %% lower bound must reach; alone: the "
+                        "fastest member that does")  # fmt: skip
     parser.add_argument("--percentile", default="99", choices=PERCENTILES, help="of latency that the budget holds for (default 99)")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="images of a query (default 1), as `family bench --batch` timed them")
     parser.add_argument("--metric", default="top1.micro", metavar="NAME", help="top1.micro (default), levels.2.macro, ...")
@@ -61,11 +53,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.chain:
-        return _pick_chain(args)
-    _check(_wanted(args))  # before anything is read
+    try:
+        return _pick_chain(args) if args.chain else _pick_member(args)
+    except NothingFits as nothing:
+        if args.json:
+            _print_json(_nothing(nothing))
+        raise
+
+
+def _pick_member(args: argparse.Namespace) -> int:
+    wanted = _wanted(args)
+    _check(wanted)  # before anything is read
     with uncollected():
-        found = _pick(read_rows(args.results), _wanted(args), are_checked=True)
+        found = _pick(read_rows(args.results, needed_for(wanted)), wanted)
     if args.copy_to:
         from benchmarks.copying import copy_picked
 
@@ -73,15 +73,25 @@ def run(args: argparse.Namespace) -> int:
             raise UserError("--copy-to takes one member: give --budget-ms or --min-accuracy")
         copy_picked(found, args.copy_to, args.results, args.fresh)
     if args.json:
-        json.dump(found, sys.stdout)
-        print()
+        _print_json(found)
     else:
         _print(found, args)
     return 0
 
 
+def _print_json(found: dict) -> None:
+    json.dump(found, sys.stdout)
+    print()
+
+
+def _nothing(nothing: NothingFits) -> dict:
+    """Return what --json prints when nothing fits: the keys of a choice, empty, why, and the nearest misses."""
+    empty = dict.fromkeys(("member", "bundle", "scheme", "latency_ms", "accuracy"))
+    return {**empty, "why": str(nothing), "nearest": getattr(nothing, "nearest", []), "left_out": getattr(nothing, "left_out", [])}
+
+
 def _wanted(args: argparse.Namespace) -> Wanted:
-    return Wanted(**{field: getattr(args, field) for field in Wanted.__dataclass_fields__})
+    return Wanted(**{field: getattr(args, field) for field in Wanted._fields})
 
 
 def _pick_chain(args: argparse.Namespace) -> int:
@@ -89,11 +99,12 @@ def _pick_chain(args: argparse.Namespace) -> int:
 
     wanted = _wanted(args)
     _check(wanted)
-    found = choose(read_rows(args.results), args.results, wanted)
+    with uncollected():
+        rows = read_rows(args.results, lambda row, _: row if row["kind"] == "latency" else None)
+    found = choose(rows, args.results, wanted)
     place = copy_chain(found, args.copy_to, args.results, args.fresh) if args.copy_to else None
     if args.json:
-        json.dump(found, sys.stdout)
-        print()
+        _print_json(found)
     else:
         print(tell(found, wanted.percentile, wanted.metric))
         if place is None:
@@ -122,8 +133,7 @@ def pick(
 
     Args:
         budget_ms: that the percentile's one-sided 95 % bound must be inside.
-        min_accuracy: of `metric`, which is a path in the metrics of `family evaluate`; its lower 95 % bound must reach it
-            (of a macro metric, the lower end of its stored interval).
+        min_accuracy: of `metric`, which is a path in the metrics of `family evaluate`; its one-sided 95 % lower bound must reach it.
         batch: images of a query; a budget is that of all of them.
         max_memory_mb: that the process which answers may have held at once; one whose memory was not measured is left out.
         allow_invalid: take INVALID measurements too.
@@ -136,23 +146,32 @@ def pick(
         NothingFits: no member does; names the nearest misses.
         UserError: there is no such scope, or the machine must be named.
     """
-    return _pick(rows, Wanted(budget_ms, min_accuracy, str(percentile), scope, machine, metric, batch, max_memory_mb, allow_invalid))
-
-
-def _pick(rows: Sequence[dict], wanted: Wanted, are_checked: bool = False) -> dict:
+    wanted = Wanted(budget_ms, min_accuracy, str(percentile), scope, machine, metric, batch, max_memory_mb, allow_invalid)
     _check(wanted)
-    candidates, left_out = candidates_of(boards(rows, are_checked), wanted)
-    if wanted.budget_ms is None and wanted.min_accuracy is None:
-        return {"front": [told(c) for c in front(candidates)], "left_out": left_out}
+    for number, row in enumerate(rows, 1):
+        check_row(row, f"row {number}")
+    keep = needed_for(wanted)
+    kept = [keep(dict(row), row) for row in rows]
+    return _pick([row for row in kept if row is not None], wanted)
+
+
+def _pick(rows: Sequence[dict], wanted: Wanted) -> dict:
+    candidates, left_out = candidates_of(rows, wanted)
     unsure = [c["member"] for c in candidates if c["accuracy_lower"] is None]
     if wanted.min_accuracy is not None and unsure:
         raise UserError(f"how sure {wanted.metric} of {', '.join(unsure[:3])} is was not measured: run `family bench ... --data DATASET` again, or ask for "
                         f"{wanted.metric.removesuffix('macro')}micro")  # fmt: skip
-    fitting = [c for c in candidates if not _misses_of(c, wanted)]
+    missed = [misses_of(c, wanted) for c in candidates]
+    fitting = [c for c, misses in zip(candidates, missed, strict=True) if not misses]
     if not fitting:
-        raise NothingFits(_nearest(candidates, left_out, wanted))
-    best = min(fitting, key=_by_accuracy if wanted.budget_ms is not None else _by_cost)
-    return {**told(best), "runners_up": _runners_up(candidates, best, wanted) + left_out}
+        nearest = nearest_of(candidates, wanted)
+        text = tell_nothing(candidates, nearest, left_out, wanted)
+        raise NoMember(text, [{**told(c), "why": "; ".join(misses_of(c, wanted).values())} for c in nearest], left_out)
+    if wanted.budget_ms is None and wanted.min_accuracy is None:
+        over = [{"member": c["member"], "why": "; ".join(misses.values())} for c, misses in zip(candidates, missed, strict=True) if misses]
+        return {"front": [told(c) for c in front(fitting)], "left_out": over + left_out}
+    best = min(fitting, key=by_accuracy if wanted.budget_ms is not None else by_cost)
+    return {**told(best), "runners_up": runners_up(candidates, best, wanted) + left_out}
 
 
 def _check(wanted: Wanted) -> None:
@@ -163,65 +182,16 @@ def _check(wanted: Wanted) -> None:
     for name, (low, high, told_range) in _RANGES.items():
         got = getattr(wanted, name)
         if got is not None and not low <= got <= high:
-            raise UserError(f"--{name.replace('_', '-')} {told_range}; got {got:g}")
-
-
-def _by_accuracy(c: dict) -> tuple:
-    return -c["accuracy"], c["cost_ms"], -(c["images_per_s"] or 0), c["member"]
-
-
-def _by_cost(c: dict) -> tuple:
-    return c["cost_ms"], -c["accuracy"], -(c["images_per_s"] or 0), c["member"]
-
-
-def _misses_of(c: dict, wanted: Wanted) -> list[str]:
-    """Return what a candidate misses of what is wanted."""
-    found = []
-    if wanted.budget_ms is not None and c["cost_ms"] > wanted.budget_ms:
-        found.append(f"p{wanted.percentile} may be {c['cost_ms']:.2f} ms, over {wanted.budget_ms:g}")
-    if wanted.min_accuracy is not None and c["accuracy_lower"] < wanted.min_accuracy:
-        found.append(f"surely {c['accuracy_lower']:.1%} alone, under {wanted.min_accuracy:.1%}")
-    return found
-
-
-def _runners_up(candidates: list[dict], best: dict, wanted: Wanted) -> list[dict]:
-    """Say why others lost: the most accurate of them first, or, where an accuracy alone was asked for, the fastest."""
-    order = _by_accuracy if wanted.budget_ms is not None else _by_cost
-    others = sorted((c for c in candidates if c is not best), key=order)[:N_RUNNERS_UP]
-    return [{"member": c["member"], "why": "; ".join(_misses_of(c, wanted)) or _why_worse(c, best, wanted)} for c in others]
-
-
-def _why_worse(c: dict, best: dict, wanted: Wanted) -> str:
-    if wanted.budget_ms is not None and c["accuracy"] < best["accuracy"]:
-        return f"fits, and is {100 * (best['accuracy'] - c['accuracy']):.2f} points less accurate"
-    if c["cost_ms"] > best["cost_ms"]:
-        return f"fits, and may take {c['cost_ms'] - best['cost_ms']:.2f} ms longer"
-    return f"as good; answers {c['images_per_s'] or 0:g} images/s, not {best['images_per_s'] or 0:g}"
+            raise UserError(f"--{name.replace('_', '-')} {told_range}; got {got:.6g}")
 
 
 def front(candidates: Sequence[dict]) -> list[dict]:
     """Return the members that no other beats in both, the fastest first."""
     found: list[dict] = []
-    for candidate in sorted(candidates, key=_by_cost):
+    for candidate in sorted(candidates, key=by_cost):
         if not found or candidate["accuracy"] > found[-1]["accuracy"]:
             found.append(candidate)
     return found
-
-
-def _nearest(candidates: list[dict], left_out: list[dict], wanted: Wanted) -> str:
-    asked = [f"p{wanted.percentile} within {wanted.budget_ms:g} ms"] if wanted.budget_ms is not None else []
-    asked += [f"an accuracy of at least {wanted.min_accuracy:.1%}"] if wanted.min_accuracy is not None else []
-    near = sorted(candidates, key=lambda c: c["cost_ms"] if wanted.budget_ms is not None else -c["accuracy"])[:N_MISSES]
-    near_told = "; ".join(f"{c['member']} ({c['cost_ms']:.2f} ms, {c['accuracy']:.1%}{_told_surely(c)})" for c in near)
-    enough = [c for c in candidates if wanted.min_accuracy is None or c["accuracy_lower"] >= wanted.min_accuracy]
-    hint = f". A budget of {min(c['cost_ms'] for c in enough):.2f} ms would do" if wanted.budget_ms is not None and enough else ""
-    others = "; ".join(f"{c['member']}: {c['why']}" for c in left_out[:N_MISSES])
-    out = f". Left out: {others}" if others else ""
-    return f"nothing fits {' and '.join(asked)}. Nearest: {near_told}{out}{hint}"
-
-
-def _told_surely(candidate: dict) -> str:
-    return "" if candidate["accuracy_lower"] is None else f", surely {candidate['accuracy_lower']:.1%}"
 
 
 def _print(found: dict, args: argparse.Namespace) -> None:

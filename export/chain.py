@@ -38,7 +38,7 @@ class Chain:
 
     @property
     def member(self) -> str:
-        return _name(self.routing, self.general.member, self.submodels, self.thresholds)
+        return chain_name(self.routing, self.general.member, self.submodels, self.thresholds)
 
     @property
     def card(self) -> dict:
@@ -157,7 +157,8 @@ def _answers(model: Model, images: np.ndarray) -> np.ndarray:
     return found
 
 
-def _name(routing: str, general: str, verticals: Iterable[str], thresholds: Mapping[str, float]) -> str:
+def chain_name(routing: str, general: str, verticals: Iterable[str], thresholds: Mapping[str, float]) -> str:
+    """Return the name of a chain as a member."""
     return f"chain-{routing}-{general}+{'+'.join(name + (f'<{thresholds[name]:g}' if name in thresholds else '') for name in verticals)}"
 
 
@@ -183,7 +184,7 @@ def identify_any(path: Path, scheme: str | None = None) -> tuple[str, str]:
         return identify_model(path, scheme)
     told = read_chain(path)
     found = {name: identify_model(folder, scheme) for name, folder in told.members.items()}
-    name = _name(told.routing, found["general"][0], told.verticals, told.thresholds)
+    name = chain_name(told.routing, found["general"][0], told.verticals, told.thresholds)
     return name, chain_digest(told.routing, {member: sha for member, (_, sha) in found.items()}, told.thresholds)
 
 

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.chains.choosing import THRESHOLDS, Chosen, Option, _at_most, expect_again, pick_chain
+from benchmarks.chains import choosing
+from benchmarks.chains.choosing import NOBODY, THRESHOLDS, Chosen, Option, _at_most, expect_again, pick_chain
 from benchmarks.chains.evidence import Evidence, General, Submodel, read_evidence, write_evidence
 from benchmarks.chains.mixture import GRID, N_DRAWN, Way, alone, draw, extra, handing_over, is_timed, percentile, quantiles
 from benchmarks.chains.picking import SUFFIX, choose, tell
+from benchmarks.chains.searching import search
 from benchmarks.measurements import read_rows
 from benchmarks.pick import Wanted
 from benchmarks.studies import predicting
@@ -103,6 +105,57 @@ def test_what_is_expected_is_what_answering_row_by_row_gives_and_nothing_better_
         fitting = [accuracy_of(evidence, sha, nobody, metric) for sha in evidence.generals if percentile([Way(1.0, alone(by_sha[sha]))], percent) <= budget]
         assert beside.accuracy == pytest.approx(max(fitting), abs=1e-6) and beside.cost_ms <= budget
         assert (beside.won - beside.lost) / len(evidence.truth) == pytest.approx(chosen.accuracy - beside.accuracy, abs=1e-6)
+
+
+@settings(max_examples=15, deadline=None)
+@given(evidences(), st.floats(5, 30), st.sampled_from(["top1.micro", "top1.macro"]), st.sampled_from([50, 95]),
+       st.lists(st.floats(1, 1.6), min_size=6, max_size=6))  # fmt: skip
+def test_the_choice_is_that_of_trying_everything(evidence, budget, metric, percent, margins):
+    rows = rows_of(evidence)
+    for row, margin in zip(rows, margins, strict=False):
+        row["latency_ms"] = {f"p{percent}": 1.0, "uppers": {f"p{percent}": margin}}
+    timed_of = {row["model_sha256"]: row for row in rows}
+    node_of, weights = choosing._weigh(evidence, metric)
+    everything = []
+    for sha, general in evidence.generals.items():
+        right = node_of[general.best] == node_of[evidence.truth]
+        options = [[NOBODY] for _ in VERTICALS]
+        for other, submodel in evidence.submodels.items():
+            ms = choosing._of_asked(timed_of[sha], timed_of[other])
+            better = weights * ((node_of[submodel.best] == node_of[evidence.truth]).astype(float) - right)
+            for limit in (0.5, 0.9, None) if len(evidence.submodels) > 2 else THRESHOLDS:
+                asked = choosing._asked(general, VERTICALS.index(submodel.vertical), limit)
+                options[VERTICALS.index(submodel.vertical)].append(Option(other, limit, float(better[asked].sum()), float(asked.mean()), ms))
+        for combined in itertools.product(*options):
+            accuracy, own = float(weights @ right) + sum(option.gain for option in combined), alone(timed_of[sha])
+            one = choosing._expect(accuracy, sha, dict(zip(VERTICALS, combined, strict=True)), timed_of, own, len(evidence.truth), percent)
+            everything += [one] if one.cost_ms <= budget else []
+    if not everything:
+        with pytest.raises(NothingFits):
+            pick_chain(rows, evidence, budget, percent, metric)
+        return
+    found = pick_chain(rows, evidence, budget, percent, metric)
+    most = max(one.accuracy for one in everything)
+    assert found.cost_ms <= budget and found.accuracy >= most - 1e-9
+    if len(evidence.submodels) <= 2:
+        assert found.accuracy <= most + 1e-9
+        assert found.cost_ms <= min(one.cost_ms for one in everything if one.accuracy >= most - 1e-9) * (1 + 1e-8), "of equal ones the fastest"
+
+
+@given(st.data())
+def test_a_search_finds_the_most_that_any_choice_gains_within_a_limit(data):
+    numbers = st.integers(-3, 8)
+    verticals = data.draw(st.lists(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=5), min_size=1, max_size=4))
+    limit = data.draw(st.integers(-6, 20))
+    sums = [tuple(map(sum, zip(*chosen, strict=True))) for chosen in itertools.product(*verticals)]
+    fitting = [(gain, -load) for gain, load in sums if load <= limit]
+    found = search([np.array([gain for gain, _ in own], float) for own in verticals], [np.array([load for _, load in own], float) for own in verticals], limit)
+    if not fitting:
+        assert found is None
+        return
+    gain, places = found
+    chosen = [own[place] for own, place in zip(verticals, places, strict=True)]
+    assert (gain, -sum(load for _, load in chosen)) == max(fitting) and gain == sum(gain for gain, _ in chosen)
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 1), st.floats(1, 50)), min_size=1, max_size=4), st.sampled_from([50, 90, 95, 99]))
@@ -247,6 +300,7 @@ def test_the_chain_that_is_picked_is_copied_and_answers_as_expected(family_of_th
     timed = ["bench", str(place), "--out", str(tmp_path / "timed.jsonl"), *words[6:]]
     assert place.suffix == ".toml" and main(timed) == 0 and "  predicted p50 " in capsys.readouterr().out
     (row,) = read_rows([tmp_path / "timed.jsonl"])
+    assert (row["member"], row["scheme"]) == (found["member"], found["scheme"]) and found["bundle"] == found["bundles"]["general"]
     assert row["predicted_ms"] == found["latency_ms"] and row["asked"].keys() == found["chain"]["verticals"].keys()
     chain, (images, _) = open_chain(place, None, "cpu", 1), open_bundle(tmp_path / "best" / "general").samples("fp32")
     routes = route(np.stack([chain.general.answer(data) for data in images]), list(chain.parts.values()), chain.limits).tolist()
@@ -273,7 +327,11 @@ def test_the_chain_that_is_picked_is_copied_and_answers_as_expected(family_of_th
     row = next(row for row in rows if row["member"].startswith("chain-"))
     assert row["kind"] == "latency" and list(row["stages_ms"]) == ["decode", "resize", "model", "submodels", "post"] and row["agreement"] == 1
     assert all(found["from_bytes_per_s"] > 0 and found["images_per_s"] > 0 for found in row["throughput"])
-    assert main([*pick[:-1], "--max-memory-mb", "9"]) == 2 and "--chain is picked by" in capsys.readouterr().err
+    assert main([*pick[:-1], "--max-memory-mb", "9", "--min-accuracy", "0.5"]) == 2
+    assert "leave out --min-accuracy and --max-memory-mb" in capsys.readouterr().err
+    assert main([*pick[:3], "--budget-ms", "0.001", "--allow-invalid", "--json"]) == 3
+    none = json.loads(capsys.readouterr().out)
+    assert none["member"] is None and [one["member"] for one in none["nearest"]] == [found["chain"]["general"]] and "would do" in none["why"]
     assert main([*pick[:3], "--allow-invalid"]) == 2 and "--chain wants --budget-ms" in capsys.readouterr().err
 
 

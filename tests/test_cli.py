@@ -82,7 +82,7 @@ def test_a_group_of_commands_explains_itself(capsys):
         (["pick", "r.jsonl", "--budget-ms", "soon"], "invalid float value: 'soon'"),
         (["pick", "r.jsonl", "--percentile", "98"], "choose from"),
         (["pick", "none.jsonl"], "none.jsonl: No such file"),
-        (["pick", "none.jsonl", "--budget-ms", "0"], "above 0; got 0"),
+        (["pick", "none.jsonl", "--budget-ms", "0"], "above 0, up to 1,000,000,000; got 0"),
         (["pick", "none.jsonl", "--min-accuracy", "72"], "from 0 to 1; got 72"),
     ],
 )

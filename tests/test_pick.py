@@ -2,19 +2,24 @@
 
 import hashlib
 import json
+import re
 import shutil
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.candidates import lower_bound
+from benchmarks.boards import boards
+from benchmarks.bounds import TWO_SIDED, lower_bound
+from benchmarks.bounds import surely as surely_of
+from benchmarks.candidates import needed_for
 from benchmarks.measurements import append_rows, read_rows
-from benchmarks.pick import pick
+from benchmarks.pick import Wanted, _pick, pick
 from export.bundle import sha256_of
 from family.cli import main
 from family.data.ontology import from_leaves
 from family.errors import NothingFits, UserError
+from family.evaluation.wilson import wilson
 from family.outputs import read_json
 
 MACHINE = {"name": "desk", "cpu": "A CPU", "cores": 2, "features": ["avx2"], "gpu": None, "versions": {"onnxruntime": "1.26.0"}}
@@ -64,12 +69,43 @@ def test_int8_that_is_not_faster_than_its_own_fp32_is_not_picked(int8_ms, thread
     assert pick(rows, budget_ms=30)["member"] == picked
 
 
+def two_runs(int8_ms: float, **against) -> list[dict]:
+    """Return the rows of two runs whose bundles have one name: fp32 takes 4 ms and 8 ms, and there is one int8."""
+    rows = measured("a", 4, 0.6, bundle="bundles/m") + measured("b", 8, 0.61, bundle="bundles/m")
+    int8 = measured("a-int8", int8_ms, 0.7, bundle="bundles/m", **({"against_fp32": against} if against else {}))
+    return rows + [{**row, "scheme": "int8"} for row in int8]
+
+
+def test_the_fp32_of_its_own_bundle_is_found_by_its_digest():
+    for base, gains in (("a", False), ("b", True)):
+        rows = two_runs(6)
+        for row in rows[-2:]:
+            row["against_fp32"] = {"model_sha256": digest(base)}
+            for order in (rows, rows[::-1]):
+                found = {member["member"]: member for board in boards(order) for member in board["members"]}["a-int8"]
+                assert found["base"]["member"] == base and ("no gain" not in found["remarks"]) == gains
+            del row["against_fp32"]
+    rows = two_runs(6, model_sha256=digest("gone"), ratio=0.5)
+    assert pick(rows, budget_ms=30)["member"] == "a-int8", "its fp32 is not here: no other one takes its place"
+
+
+def test_where_names_alone_do_not_tell_which_fp32_is_its_own_that_is_said():
+    told = {m["member"]: m for board in boards(two_runs(6)) for m in board["members"]}["a-int8"]
+    assert told["base"] is None and told["base_unclear"].startswith("2 fp32 files have the name of its bundle")
+    why = {one["member"]: one["why"] for one in pick(two_runs(6), budget_ms=30)["runners_up"]}
+    assert why["a-int8"].startswith("unclear gain (2 fp32 files have the name of its bundle")
+    assert pick(two_runs(3), budget_ms=30)["member"] == "a-int8", "faster than both"
+    (slow,) = [one for one in pick(two_runs(9), budget_ms=30)["runners_up"] if one["member"] == "a-int8"]
+    assert slow["why"] == "not faster than any fp32 of its bundle's name, whose answers it approximates"
+    assert pick(two_runs(6, ratio=1.2), budget_ms=30)["member"] == "a-int8", "it was timed with its own"
+
+
 def test_a_mean_over_categories_is_as_sure_as_its_own_interval():
     rows = measured("a", 5, 0.6) + measured("b", 9, 0.6)
     for row, low in zip(rows[1::2], (0.3, 0.45), strict=True):
         row["metrics"]["levels"]["2"]["macro_interval"] = [low, 0.9]
     assert pick(rows, min_accuracy=0.4, metric="levels.2.macro")["member"] == "b"
-    with pytest.raises(NothingFits, match="surely 30.0%"):
+    with pytest.raises(NothingFits, match="surely 45.7%.*surely 32.8%.*An accuracy of 45.7% would do"):
         pick(rows, min_accuracy=0.5, metric="levels.2.macro")
     with pytest.raises(UserError, match="how sure top1.macro of a, b is.*top1.micro"):
         pick(rows, min_accuracy=0.1, metric="top1.macro")
@@ -116,10 +152,67 @@ def test_with_neither_the_front(members):
     assert set(front) == points - beaten and front == sorted(set(front))
 
 
-@given(MEMBERS, st.randoms())
-def test_the_order_of_rows_does_not_matter(members, random):
-    rows = rows_of(dict.fromkeys(members))
-    assert pick(random.sample(rows, len(rows)), budget_ms=100) == pick(rows, budget_ms=100)
+@st.composite
+def results_of(draw):
+    """Return rows of few speeds and accuracies, with ties, measurements that are repeated, several scopes, INVALID ones and what gains nothing."""
+    rows = []
+    for k in range(draw(st.integers(1, 6))):
+        name, scope = f"m{draw(st.integers(0, 3))}", draw(st.sampled_from(["general", "general", "animals"]))
+        rates = draw(st.sampled_from([{}, {"throughput": [{"batch": 8, "images_per_s": 50.0}]}, {"throughput": [{"batch": 8, "images_per_s": 90.0}]}]))
+        fields = {"peak_memory_mb": float(draw(st.integers(1, 3))), "quantiles_ms": {"model": [1.0, 2.0]}, "conditions": {"load": 1.0}, **rates}
+        valid = draw(st.booleans()) or draw(st.booleans())
+        own = measured(name, draw(st.integers(1, 3)), draw(st.integers(8, 10)) / 10, scope, valid=valid, bundle="bundles/b", **fields)
+        scheme, sha256 = draw(st.sampled_from(["fp32", "int8"])), digest(f"{name} {draw(st.integers(0, 2))}")
+        for row in own:
+            row |= {"scheme": scheme, "model_sha256": sha256, "at": f"2026-01-0{draw(st.integers(1, 2))}T00:00:00Z"}
+        metrics = own[1]["metrics"]
+        metrics["levels"]["2"]["macro_interval"] = [0.4, 0.6]
+        metrics |= {"listings": {"top1": {"micro": 0.7}}, "calibration": {"bins": [{"low": 0.0, "n": k}]}, "n_listings": draw(st.integers(20, 90))}
+        if scheme == "int8" and draw(st.booleans()):
+            own[1]["against_fp32"] = {"model_sha256": digest(f"m0 {k % 3}"), "top1.micro": {"difference": -0.1, "interval": [-0.2, 0.0], "shown": k % 2 == 0}}
+        rows += own
+    return rows
+
+
+ASKED = st.fixed_dictionaries({"metric": st.sampled_from(["top1.micro", "levels.2.macro", "listings.top1.micro"])}, optional={
+    "budget_ms": st.integers(1, 9), "min_accuracy": st.sampled_from([0.3, 0.7, 0.9]), "max_memory_mb": st.integers(1, 3), "scope": st.just("animals"),
+    "allow_invalid": st.booleans()})  # fmt: skip
+
+
+def answer_of(find) -> tuple:
+    """Return what is picked, or how that is refused."""
+    try:
+        return "picked", find()
+    except (NothingFits, UserError) as error:
+        return type(error).__name__, str(error), getattr(error, "nearest", None), getattr(error, "left_out", None)
+
+
+@given(results_of(), ASKED, st.randoms())
+def test_the_order_of_rows_does_not_matter(rows, asked, random):
+    assert answer_of(lambda: pick(random.sample(rows, len(rows)), **asked)) == answer_of(lambda: pick(rows, **asked))
+
+
+@given(results_of(), ASKED)
+def test_reading_what_is_needed_alone_gives_what_reading_everything_gives(tmp_path_factory, rows, asked):
+    path = tmp_path_factory.getbasetemp() / "needed.jsonl"
+    other = {"schema": 2, "kind": "training", "variant": "b0"}
+    path.write_text("".join(json.dumps(row) + "\n" for row in [other, *rows]))
+    wanted = Wanted(**asked)
+    needed = answer_of(lambda: _pick(read_rows([path], needed_for(wanted)), wanted))
+    assert needed == answer_of(lambda: pick(rows, **asked))
+    seconds = [(row["kind"], row["model_sha256"], row["at"]) for row in rows]
+    if len(set(seconds)) == len(seconds):  # of two measurements of one file and second, which one counts is told by what was kept
+        assert needed == answer_of(lambda: _pick(read_rows([path]), wanted)), "nothing that was left out decides anything"
+
+
+@pytest.mark.parametrize(
+    "line", ['{"schema": 2, "kind": "training", "curve": [1, 2}', '{"kind": "latency", "x": "\\ud800"}', '{"a": nul}', '{"a": 1} {}', "\x00"]
+)
+@pytest.mark.parametrize("words", [[], ["--chain"]])
+def test_no_line_is_skipped_unread(tmp_path, capsys, line, words):
+    (tmp_path / "r.jsonl").write_text(json.dumps(measured("a", 1, None)[0]) + "\n" + line + "\n")
+    assert main(["pick", str(tmp_path / "r.jsonl"), "--budget-ms", "9", *words]) == 2
+    assert f"{tmp_path / 'r.jsonl'}, line 2: not a JSON object" in capsys.readouterr().err
 
 
 def test_equally_accurate_members_are_told_apart_by_the_percentile_that_was_asked_for():
@@ -132,11 +225,11 @@ def test_equally_accurate_members_are_told_apart_by_the_percentile_that_was_aske
 
 def test_the_nearest_misses_are_told():
     rows = rows_of([(10, 18), (20, 19), (30, 20), (40, 20)])
-    told = r"p99 within 5 ms. Nearest: m0 \(20.00 ms, 90.0%, surely 84.0%\); m1 .*; m2 .*A budget of 20.00 ms would do"
+    told = r"p99 within 5 ms. Nearest: m0 \(20.00 ms, 90.0%, surely 83.9%\); m1 .*; m2 .*A budget of 20.00 ms would do"
     with pytest.raises(NothingFits, match=told) as error:
         pick(rows, budget_ms=5)
     assert "m3" not in str(error.value)
-    with pytest.raises(NothingFits, match=r"p99 within 30 ms and an accuracy of at least 90.0%.*A budget of 40.00 ms would do"):
+    with pytest.raises(NothingFits, match=r"p99 within 30 ms and an accuracy of at least 90.0%.*A budget of 40.00 ms or an accuracy of 83.9% would do"):
         pick(rows, budget_ms=30, min_accuracy=0.9)
 
 
@@ -253,6 +346,13 @@ def test_memory_and_images_a_query_are_asked_for():
     assert pick(rows, budget_ms=50)["member"] == "old"
     found = pick(rows, budget_ms=50, max_memory_mb=200)
     assert found["member"] == "small" and found["peak_memory_mb"] == 100
+    assert [c["member"] for c in pick(rows, max_memory_mb=200)["front"]] == ["small"]
+    assert {"member": "large", "why": "holds 300 MB, over 200"} in pick(rows, max_memory_mb=200)["left_out"]
+    with pytest.raises(NothingFits, match=r"nothing fits 50 MB of memory. Nearest: small .*, 100 MB\); large .*, 300 MB\). Left out: old: its memory.*"
+                       r"100 MB of memory would do"):  # fmt: skip
+        pick(rows, max_memory_mb=50)
+    with pytest.raises(NothingFits, match="has a valid latency, an accuracy and a measured memory .old: its memory was not measured"):
+        pick(measured("old", 1, 1.0), max_memory_mb=50)
     assert {(c["member"], c["why"]) for c in found["runners_up"]} == {
         ("large", "holds 300 MB, over 200"), ("old", "its memory was not measured: run `family bench` again")}  # fmt: skip
     with pytest.raises(UserError, match="nothing was timed with 8 images a query, but with 1; `family bench ... --batch 8` does"):
@@ -263,10 +363,64 @@ def test_memory_and_images_a_query_are_asked_for():
     assert pick(rows + served, budget_ms=50)["member"] == "old", "requests at random times are another thing"
 
 
+def test_what_would_do_is_told_of_each_wish_alone_and_when_none_would():
+    rows = measured("fast", 5, 0.8, peak_memory_mb=90.0) + measured("right", 50, 0.95, peak_memory_mb=150.5)
+    with pytest.raises(NothingFits, match=r"p99 within 20 ms and an accuracy of at least 85.0% and 200 MB of memory.*"
+                       r"A budget of 100.00 ms or an accuracy of 72.\d% would do$"):  # fmt: skip
+        pick(rows, budget_ms=20, min_accuracy=0.85, max_memory_mb=200)
+    with pytest.raises(NothingFits, match="No member fits if only one of these is given up$"):
+        pick(rows, budget_ms=2, min_accuracy=0.99)
+    with pytest.raises(NothingFits, match="151 MB would do|151 MB of memory would do"):
+        pick(rows, min_accuracy=0.85, max_memory_mb=100)
+    with pytest.raises(NothingFits, match="at least 99.99%"):
+        pick(rows, min_accuracy=0.9999)
+
+
+def test_bounds_that_are_told_would_do():
+    rows = measured("a", 5.0031, 0.8)
+    for ask, pattern in (({"budget_ms": 1}, r"budget of ([\d.]+) ms"), ({"min_accuracy": 0.9}, r"accuracy of ([\d.]+)%")):
+        with pytest.raises(NothingFits) as error:
+            pick(rows, **ask)
+        enough = float(re.search(pattern, str(error.value)).group(1)) / (100 if "min_accuracy" in ask else 1)
+        assert pick(rows, **dict.fromkeys(ask, enough))["member"] == "a"
+
+
+def test_numbers_are_told_as_people_write_them(tmp_path, capsys):
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in measured("a", 10**6, 0.9)))
+    (tmp_path / "none.jsonl").write_text("\n")
+    for words, told in ((["--budget-ms", "1e99"], "--budget-ms takes milliseconds above 0, up to 1,000,000,000; got 1e+99"),
+                        (["--budget-ms", "inf"], "got inf"), (["--batch", "0"], "--batch takes 1 or more")):  # fmt: skip
+        assert main(["pick", str(tmp_path / "r.jsonl"), *words]) == 2 and told in capsys.readouterr().err
+    assert main(["pick", str(tmp_path / "r.jsonl"), "--budget-ms", "1000000"]) == 3
+    assert "p99 within 1,000,000 ms. Nearest: a (2,000,000.00 ms" in capsys.readouterr().err
+    for words in (["--budget-ms", "9"], [], ["--budget-ms", "9", "--json"]):
+        assert main(["pick", str(tmp_path / "none.jsonl"), *words]) == 2
+        assert "the results hold no latency and no accuracy measurement; `family bench" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["micro", "macro"])
+@given(st.integers(1, 999), st.integers(10, 5000))
+def test_micro_and_macro_have_the_same_one_sided_bound(kind, right, n):
+    row = measured("a", 1, right / 1000)[1]
+    row["metrics"]["top1"] = {kind: right / 1000, f"{kind}_interval": wilson(right / 1000, n, TWO_SIDED)}
+    assert surely_of(row, f"top1.{kind}", right / 1000) == pytest.approx(lower_bound(right / 1000, n), abs=1e-9)
+
+
 def test_it_is_said_why_the_others_lost():
     rows = measured("best", 5, 0.9) + measured("worse", 2, 0.8) + measured("slow", 30, 0.95) + measured("later", 7, 0.9)
+    for row in rows[1::2]:
+        row["n"] = 50
     why = {c["member"]: c["why"] for c in pick(rows, budget_ms=20)["runners_up"]}
-    assert why == {"slow": "p99 may be 60.00 ms, over 20", "later": "fits, and may take 4.00 ms longer", "worse": "fits, and is 10.00 points less accurate"}
+    unsure = ", which is not shown: it is within their intervals"
+    assert why == {"slow": "p99 may be 60.00 ms, over 20", "later": "fits, and may take 4.00 ms longer",
+                   "worse": f"fits, and is 10.00 points less accurate{unsure}"}  # fmt: skip
+    for row in rows[1::2]:
+        row["n"] = 3000
+    assert {c["member"]: c["why"] for c in pick(rows, budget_ms=20)["runners_up"]}["worse"] == "fits, and is 10.00 points less accurate"
+    for shown in (True, False):  # as it was compared on the same rows
+        rows[3]["against_fp32"] = {"model_sha256": digest("best"), "top1.micro": {"difference": -0.1, "interval": [-0.2, 0.1], "shown": shown}}
+        why = {c["member"]: c["why"] for c in pick(rows, budget_ms=20)["runners_up"]}
+        assert why["worse"] == "fits, and is 10.00 points less accurate" + ("" if shown else unsure)
     (first, *_) = pick(rows, min_accuracy=0.7)["runners_up"]
     assert first == {"member": "best", "why": "fits, and may take 6.00 ms longer"}
     fast = measured("many", 5, 0.9, throughput=[{"batch": 8, "images_per_s": 900.0}])
@@ -383,7 +537,11 @@ def test_json_is_the_contracts_object(results, capsys):
     assert found["bundle"] == "bundles/right"
     assert main(["pick", str(results / "results.jsonl"), "--budget-ms", "1", "--json"]) == 3
     captured = capsys.readouterr()
-    assert captured.out == "" and "Nearest: fast" in captured.err
+    assert "Nearest: fast" in captured.err
+    found = json.loads(captured.out)
+    assert {found[key] for key in ("member", "bundle", "scheme", "latency_ms", "accuracy")} == {None} and found["why"] in captured.err
+    assert [(c["member"], c["cost_ms"], c["why"]) for c in found["nearest"]] == [
+        ("fast", 2, "p99 may be 2.00 ms, over 1"), ("right", 4, "p99 may be 4.00 ms, over 1")]  # fmt: skip
 
 
 def test_what_is_copied_serves_as_it_was_measured(results, capsys, photo):
@@ -407,12 +565,32 @@ def test_what_is_copied_serves_as_it_was_measured(results, capsys, photo):
 def test_a_bundle_that_was_exported_anew_is_not_copied(results, capsys):
     words = ["pick", str(results / "results.jsonl"), "--budget-ms", "2.5", "--copy-to", str(results / "best")]
     assert main(words) == 2
-    assert "exported anew after it was measured; run `family bench` again" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"there is {results / 'bundles/fast'}, of another run, or exported anew after it was measured; run `family bench` again" in told
     (results / "bundles/right/model.int8.onnx").write_bytes(b"other")
     assert main([*words[:2], "--budget-ms", "10", *words[4:]]) == 2
     shutil.rmtree(results / "bundles/right")
     assert main([*words[:2], "--budget-ms", "10", *words[4:]]) == 2
     assert "is not here" in capsys.readouterr().err and not (results / "best").exists()
+
+
+def test_of_two_bundles_of_one_name_the_one_that_holds_the_measured_file_is_copied(results, capsys, write_bundle):
+    tree = from_leaves([("1", "A/B"), ("2", "A/C"), ("3", "D")])
+    other = write_bundle(results / "other/bundles/right", tree, schemes=("fp32", "int8"))
+    (other / "model.int8.onnx").write_bytes((other / "model.int8.onnx").read_bytes() + b" ")
+    card = read_json(other / "card.json")
+    card["schemes"]["int8"]["sha256"] = sha256_of(other / "model.int8.onnx")
+    (other / "card.json").write_text(json.dumps(card))
+    rows = [{**row, "scheme": "int8", "model_sha256": card["schemes"]["int8"]["sha256"]} for row in measured("right", 2, 0.95, threads=1)]
+    (results / "other/results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = [str(results / "results.jsonl"), str(results / "other/results.jsonl")]
+    for order, name in ((files, "a"), (files[::-1], "b")):
+        assert main(["pick", *order, "--budget-ms", "10", "--copy-to", str(results / name)]) == 0
+        assert sha256_of(results / name / "model.int8.onnx") == card["schemes"]["int8"]["sha256"]
+    shutil.rmtree(other)
+    capsys.readouterr()
+    assert main(["pick", *files, "--budget-ms", "10", "--copy-to", str(results / "c")]) == 2
+    assert f"no bundle here holds the file that was measured (int8, sha256 {card['schemes']['int8']['sha256'][:12]})" in capsys.readouterr().err
 
 
 def test_a_front_is_not_copied(results, capsys):
@@ -430,6 +608,22 @@ def test_rows_are_added_whole_and_replace_their_elders(tmp_path):
     path.write_text(path.read_text() + "{half a row")
     with pytest.raises(UserError, match="r.jsonl, line 4: not a JSON object"):
         append_rows(path, measured("d", 1, None), same)
+
+
+def test_rows_are_written_lean_and_older_ones_become_so(tmp_path):
+    path = tmp_path / "r.jsonl"
+    bins = [{"low": 0.0, "high": 1.0, "n": 1}]
+    old, new = measured("a", 1 / 3, 2 / 3), measured("b", 1 / 3, 2 / 3)
+    for rows in (old, new):
+        rows[1]["metrics"]["calibration"] = {"ece": 1 / 7, "bins": bins, "after": {"ece": 1 / 9, "bins": bins}}
+    path.write_text("".join(json.dumps(row) + "\n" for row in old))
+    written = append_rows(path, new, lambda old, new: False)
+    rows = read_rows([path])
+    assert rows[2:] == written and [row["metrics"]["calibration"] for row in rows[1::2]] == [{"ece": 1 / 7, "after": {"ece": 1 / 9}}] * 2
+    assert rows[0]["latency_ms"]["p50"] == 1 / 3 and rows[1]["metrics"]["top1"]["micro"] == 2 / 3
+    assert new[1]["metrics"]["calibration"]["bins"] == bins, "what was given is as it was"
+    other = {"schema": 2, "kind": "training", "images_per_s": 1 / 3}
+    assert append_rows(path, [other], lambda old, new: False) == [other]
 
 
 @pytest.mark.parametrize(

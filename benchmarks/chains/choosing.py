@@ -1,20 +1,22 @@
 """`family pick --chain`: which general model, which submodels and which thresholds, by what they answered and how long they take. Pure."""
 
-import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from benchmarks.candidates import ONE_SIDED
+from benchmarks.bounds import ONE_SIDED
+from benchmarks.candidates import NoMember
 from benchmarks.chains.evidence import Evidence, General
 from benchmarks.chains.mixture import Way, alone, extra, handing_over, is_timed, percentile
+from benchmarks.chains.searching import best_within
 from benchmarks.measurements import number_at
-from family.errors import NothingFits, UserError
+from family.errors import UserError
 from family.evaluation.wilson import wilson
 
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, None)  # of the general model's probability, above which a submodel is not asked; None: always asked
-MOST_A_VERTICAL = 24  # options that are combined
+_EQUAL = 1e-9  # accuracies, and times as a ratio, that differ by less
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def pick_chain(rows: Sequence[dict], evidence: Evidence, budget_ms: float, perce
         metric: top1.micro, top1.macro, or levels.K.micro or .macro.
 
     Raises:
-        NothingFits: none does; names the fastest.
+        NoMember: none does; names the fastest.
         UserError: there is no such metric, or no general model was both timed and asked.
     """
     timed = {row["model_sha256"]: row for row in rows if is_timed(row)}
@@ -74,32 +76,66 @@ def pick_chain(rows: Sequence[dict], evidence: Evidence, budget_ms: float, perce
     nobody = dict.fromkeys(evidence.verticals, NOBODY)
     right = {sha: _right(sha, nobody, evidence, node_of) for sha in alone_ms}
     lone = [_expect(float(weights @ right[sha]), sha, nobody, timed, own_ms, len(evidence.truth), percent) for sha, own_ms in alone_ms.items()]
-    fastest = min(one.cost_ms for one in lone)  # a submodel only adds time
-    if fastest > budget_ms:
-        raise NothingFits(f"no chain fits p{percent:g} within {budget_ms:g} ms. The fastest takes {fastest:.2f} ms; a budget of {fastest:.2f} ms would do")
-    best = _most_accurate(evidence, timed, node_of, weights, alone_ms, budget_ms, percent)
+    fastest = min(lone, key=lambda one: (one.cost_ms, one.general))  # a submodel only adds time
+    if fastest.cost_ms > budget_ms:
+        raise _nothing(fastest, timed, budget_ms, percent)
+    best = _most_accurate(evidence, timed, node_of, weights, lone, budget_ms, percent)
     other = min((one for one in lone if one.cost_ms <= budget_ms), key=lambda one: (-one.accuracy, one.cost_ms, one.general))
     of_chain = _right(best.general, best.options, evidence, node_of)
     won, lost = int((of_chain & ~right[other.general]).sum()), int((right[other.general] & ~of_chain).sum())
     return replace(best, beside=Beside(other.general, other.accuracy, other.cost_ms, won, lost))
 
 
-def _most_accurate(evidence: Evidence, timed: dict[str, dict], node_of: np.ndarray, weights: np.ndarray, alone_ms: dict[str, np.ndarray], budget_ms: float,
+def _nothing(fastest: Chosen, timed: dict[str, dict], budget_ms: float, percent: float) -> NoMember:
+    enough = math.ceil(100 * fastest.cost_ms) / 100
+    nearest = {"member": timed[fastest.general].get("member"), "accuracy": fastest.accuracy, "cost_ms": fastest.cost_ms,
+               "latency_ms": {"p50": fastest.p50_ms, f"p{percent:g}": fastest.percentile_ms, "upper": fastest.cost_ms}}  # fmt: skip
+    return NoMember(f"no chain fits p{percent:g} within {budget_ms:,.12g} ms. The fastest takes {enough:,.2f} ms; a budget of {enough:,.2f} ms would do",
+                    [{**nearest, "why": f"p{percent:g} may be {enough:,.2f} ms, over {budget_ms:,.12g}"}])  # fmt: skip
+
+
+def _most_accurate(evidence: Evidence, timed: dict[str, dict], node_of: np.ndarray, weights: np.ndarray, lone: Sequence[Chosen], budget_ms: float,
                    percent: float) -> Chosen:  # fmt: skip
-    """Return the most accurate chain, or general model alone, that is within a budget; one of them is."""
-    chains = []
-    for sha in alone_ms:
-        base, options = _options_of(sha, evidence, timed, node_of, weights)
-        chains += [(base + sum(option.gain for option in combined), sha, combined) for combined in itertools.product(*options)]
-    chains.sort(key=lambda chain: -chain[0])
-    best: Chosen | None = None
-    for accuracy, sha, combined in chains:
-        if best and accuracy < best.accuracy - 1e-9:
-            break
-        found = _expect(accuracy, sha, dict(zip(evidence.verticals, combined, strict=True)), timed, alone_ms[sha], len(evidence.truth), percent)
-        if found.cost_ms <= budget_ms and (best is None or (found.cost_ms, found.general) < (best.cost_ms, best.general)):
-            best = found
-    return best
+    """Return the most accurate chain, or general model alone, that is within a budget, of equal ones the fastest; one of them is."""
+    finders = [_finder(one, evidence, timed, node_of, weights, percent) for one in lone]
+    found = [one for one in lone if one.cost_ms <= budget_ms] + [one for find in finders if (one := find(budget_ms, -np.inf))]
+    most = max(one.accuracy for one in found) - _EQUAL
+    fastest = [one for one in found if one.accuracy >= most]
+    for find in finders:
+        slowest, best = min(one.cost_ms for one in lone), find(budget_ms, most)
+        while best:  # halve what is left between what is too fast for any, and the fastest that was found
+            fastest.append(best)
+            faster = None
+            while faster is None and best.cost_ms - slowest > _EQUAL * best.cost_ms:
+                middle = (slowest + best.cost_ms) / 2
+                faster = find(middle, most)
+                slowest = middle if faster is None else slowest
+            best = faster
+    return min(fastest, key=lambda one: (one.cost_ms, -one.accuracy, one.general))
+
+
+def _finder(lone: Chosen, evidence: Evidence, timed: dict[str, dict], node_of: np.ndarray, weights: np.ndarray,
+            percent: float) -> Callable[[float, float], Chosen | None]:  # fmt: skip
+    """Return what finds the most accurate chain of a general model with submodels within a budget, of an accuracy at least; None where there is none."""
+    sha, n, own_ms = lone.general, len(evidence.truth), alone(timed[lone.general])
+    margins = {other: _margin([timed[sha], timed[other]], percent) for other in evidence.submodels if other in timed}
+    margins[None] = _margin([timed[sha]], percent)
+    base, options = _options_of(sha, evidence, timed, node_of, weights, margins)
+    with_others_ms = own_ms + handing_over(timed[sha])
+
+    def find(budget_ms: float, least: float) -> Chosen | None:
+        for limit_ms in (budget_ms, budget_ms * (1 - _EQUAL)):  # the first may be over by what sums are rounded
+            combined = best_within(options, with_others_ms, lambda option: margins[option.submodel], lambda option: _at_most(option.asked, n), limit_ms,
+                                   percent / 100, least - base)  # fmt: skip
+            if combined is None or not any(option.submodel for option in combined):
+                return None  # a general model alone is another thing: nothing is handed over
+            gained = base + sum(option.gain for option in combined)
+            found = _expect(gained, sha, dict(zip(evidence.verticals, combined, strict=True)), timed, own_ms, n, percent)
+            if found.cost_ms <= budget_ms:
+                return found
+        return None
+
+    return find
 
 
 def _right(sha: str, options: dict[str, Option], evidence: Evidence, node_of: np.ndarray) -> np.ndarray:
@@ -155,7 +191,8 @@ def _expect(accuracy: float, sha: str, options: dict[str, Option], timed: dict[s
     return Chosen(sha, options, accuracy, percentile(ways, 50), percentile(careful, percent) * margin, percentile(ways, percent))
 
 
-def _options_of(sha: str, evidence: Evidence, timed: dict[str, dict], node_of: np.ndarray, weights: np.ndarray) -> tuple[float, list[list[Option]]]:
+def _options_of(sha: str, evidence: Evidence, timed: dict[str, dict], node_of: np.ndarray, weights: np.ndarray,
+                margins: dict[str | None, float]) -> tuple[float, list[list[Option]]]:  # fmt: skip
     """Return what a general model alone reaches, and for each vertical what may be done with its rows, without what another option beats in everything."""
     general, truth = evidence.generals[sha], node_of[evidence.truth]
     right = node_of[general.best] == truth
@@ -169,20 +206,20 @@ def _options_of(sha: str, evidence: Evidence, timed: dict[str, dict], node_of: n
         for threshold in THRESHOLDS:
             rows = _asked(general, place, threshold)
             found[place].append(Option(other, threshold, float(better[rows].sum()), float(rows.mean()), ms))
-    return float((weights * right).sum()), [_unbeaten(options) for options in found]
+    return float((weights * right).sum()), [_unbeaten(options, margins) for options in found]
 
 
-def _unbeaten(options: list[Option]) -> list[Option]:
-    """Leave out what gains no more than another that asks no more often and is never slower; of the rest, no more than MOST_A_VERTICAL of the best."""
+def _unbeaten(options: list[Option], margins: dict[str | None, float]) -> list[Option]:
+    """Leave out what gains no more than another that asks no more often, is never slower and has no larger margin."""
     kept: list[Option] = []
     for option in sorted(options, key=lambda option: (-option.gain, option.asked)):
-        if not any(other.gain >= option.gain and other.asked <= option.asked and _is_never_slower(other, option) for other in kept):
+        if not any(other.asked <= option.asked and margins[other.submodel] <= margins[option.submodel] and _is_never_slower(other, option) for other in kept):
             kept.append(option)
-    return kept if len(kept) <= MOST_A_VERTICAL else [*kept[: MOST_A_VERTICAL - 1], NOBODY]
+    return kept
 
 
 def _is_never_slower(one: Option, other: Option) -> bool:
-    return one.ms is None or (other.ms is not None and bool((one.ms <= other.ms).all()))
+    return one.ms is None or one.ms is other.ms or (other.ms is not None and bool((one.ms <= other.ms).all()))
 
 
 def _of_asked(general: dict, submodel: dict) -> np.ndarray:

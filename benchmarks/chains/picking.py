@@ -6,15 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.boards import LEAST_AGREEMENT, setting_of
-from benchmarks.candidates import ONE_SIDED
+from benchmarks.bounds import ONE_SIDED
 from benchmarks.chains.choosing import Chosen, pick_chain
 from benchmarks.chains.evidence import Evidence, read_evidence
 from benchmarks.chains.mixture import is_timed
 from benchmarks.measurements import number_at, part_of, scenario_of
-from export.chain import PICKED, chain_digest
+from export.chain import PICKED, chain_digest, chain_name, join_schemes
 from family.errors import NothingFits, UserError
 
 SUFFIX = ".chains.parquet"  # of what `family bench --chains` writes beside its results
+
+
+# Of answers to the rows that a chain is chosen on, no accuracy is sure; the memory of a chain is that of no one file's process.
+_NOT_WITH_CHAINS = {
+    "--min-accuracy": lambda wanted: wanted.min_accuracy is not None,
+    "--max-memory-mb": lambda wanted: wanted.max_memory_mb is not None,
+    "--batch": lambda wanted: wanted.batch != 1,
+    "--scope": lambda wanted: wanted.scope != "general",
+}
 
 
 def evidence_of(results: Sequence[Path]) -> Path:
@@ -48,8 +57,10 @@ def find_chain(rows: Sequence[dict], results: Sequence[Path], wanted) -> tuple[C
     """Return the chosen chain, the latency row of each file that it was chosen from, and what members answered; see `choose`."""
     if wanted.budget_ms is None:
         raise UserError("--chain wants --budget-ms")
-    if wanted.min_accuracy is not None or wanted.max_memory_mb is not None or wanted.batch != 1 or wanted.scope != "general":
-        raise UserError("--chain is picked by --budget-ms, --percentile, --metric, --machine and --allow-invalid alone, for single images of the whole tree")
+    other = [option for option, is_given in _NOT_WITH_CHAINS.items() if is_given(wanted)]
+    if other:
+        raise UserError(f"--chain is picked by --budget-ms, --percentile, --metric, --machine and --allow-invalid alone, for single images of the whole tree: "
+                        f"leave out {' and '.join(other)}")  # fmt: skip
     evidence = read_evidence(evidence_of(results))
     timed = _timed(rows, evidence, wanted)
     chosen = pick_chain(list(timed.values()), evidence, wanted.budget_ms, float(wanted.percentile), wanted.metric)
@@ -90,15 +101,20 @@ def tell_chosen(chosen: Chosen, timed: dict[str, dict], evidence: Evidence, want
     general, asked = timed[chosen.general], {name: option for name, option in chosen.options.items() if option.submodel}
     files, beside = {"general": chosen.general, **{name: option.submodel for name, option in asked.items()}}, chosen.beside
     own = [timed[sha] for sha in files.values()]
+    thresholds = {name: option.threshold for name, option in asked.items() if option.threshold is not None}
     return {
+        # As `bench` writes them of the chain that --copy-to makes: its name and its schemes, joined; the bundle is the general model's.
+        "member": chain_name("hard", general["member"], asked, thresholds) if asked else general["member"],
+        "bundle": general["bundle"],
+        "scheme": join_schemes([row["scheme"] for row in own]),
         "chain": {
             "general": general["member"],
             "verticals": {name: timed[option.submodel]["member"] for name, option in asked.items()},
-            "thresholds": {name: option.threshold for name, option in asked.items() if option.threshold is not None},
+            "thresholds": thresholds,
         },
         "bundles": {"general": general["bundle"], **{name: timed[option.submodel]["bundle"] for name, option in asked.items()}},
         "files": files,
-        "model_sha256": chain_digest("hard", files, {name: o.threshold for name, o in asked.items() if o.threshold is not None}),
+        "model_sha256": chain_digest("hard", files, thresholds),
         "schemes": {"general": general["scheme"], **{name: timed[option.submodel]["scheme"] for name, option in asked.items()}},
         "asked": {name: option.asked for name, option in asked.items()},
         "alone": {"member": timed[beside.general]["member"], "accuracy": beside.accuracy, "upper_ms": beside.cost_ms, "won": beside.won, "lost": beside.lost},

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks.boards import boards, setting_of
+from benchmarks.boards import UNCLEAR, boards, setting_of
 from benchmarks.measurements import REQUIRED, number_at, part_of, usable
 from benchmarks.reporting.words import counted, told_scenario
 from family.pages import NOTHING, amount, percent, plain, points
@@ -68,18 +68,18 @@ def _yes(value: bool | None) -> str:
 
 
 def details(board: dict) -> str:
-    """Say why members are marked, where the mark alone does not."""
+    """Say why members are marked, where the mark alone does not, and why some are compared with no fp32."""
     told = [f"{m['member']}: {mark}, {why}." for m in board["members"] for mark, why in m["remarks"].items() if why]
+    told += [f"{m['member']}: {m['base_unclear']}." for m in board["members"] if m["base_unclear"] and UNCLEAR not in m["remarks"]]
     return plain(" ".join(told))
 
 
 def costs_of(board: dict) -> list[dict]:
     """Compare each quantized member with the fp32 member of the same run, in ratios and in points."""
-    full = {_run_of(member): member for member in board["members"] if member["scheme"] == "fp32"}
     rows = []
     for member in board["members"]:
-        base = full.get(_run_of(member))
-        if member["scheme"] == "fp32" or base is None:
+        base = member["base"]
+        if base is None:
             continue
         row = {"member": member["member"], "size": _ratio(member["size_mb"], base["size_mb"])}
         if not (member["invalid"] or base["invalid"]):
@@ -108,12 +108,6 @@ def _paired(member: dict, base: dict, key: str) -> str | None:
     if len(ends) != 2 or any(usable(end) is None for end in ends):
         return None
     return " to ".join(_hundredths(100 * end) for end in ends) + (" *" if one.get("shown") is True else "")
-
-
-def _run_of(member: dict) -> tuple:
-    """Return what the schemes of one run share."""
-    bundle = (member["latency"] or {}).get("bundle")
-    return tuple(map(str, [bundle, *(member[key] for key in ("variant", "resolution_px", "scope", "label"))]))
 
 
 def _ratio(a: float | None, b: float | None) -> float | None:

@@ -1,58 +1,96 @@
-"""How long `family pick` takes on many made-up measurements, the process's start included: python -m benchmarks.studies.picking [--rows 10000]"""
+"""How long `family pick` takes on many measurements, the process's start included, and how much of it is reading JSON.
+
+    python -m benchmarks.studies.picking RESULTS.jsonl [--rows 10000] [--machine NAME] [--out FILE]
+
+The measurements are those of RESULTS.jsonl again and again, whole, as `family bench` wrote them: each time of other files and bundles, with other times
+and accuracies. Beside the command, orjson alone reads the same lines in a process of its own: it is the limit of whoever reads all of them.
+"""
 
 import argparse
 import hashlib
+import itertools
 import json
+import os
 import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-N_TIMES = 7
-N_LEVELS = 6
+from benchmarks.machine import describe_machine, now
+from benchmarks.measurements import REQUIRED, read_rows
+from family.outputs import write_json
+
+N_TIMES = 9
+_LIMIT = "import orjson, sys\nwith open(sys.argv[1], 'rb', buffering=2**20) as file:\n    for line in file:\n        orjson.loads(line)"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.picking", description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=10_000, metavar="N", help="half of latency, half of accuracy (default 10,000)")
+    parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS.jsonl", help="what is repeated")
+    parser.add_argument("--rows", type=int, default=10_000, metavar="N", help="of latency and of accuracy, as many of each as there are (default 10,000)")
+    parser.add_argument("--machine", metavar="NAME", help="what to call this machine")
+    parser.add_argument("--out", type=Path, metavar="FILE.json")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "results.jsonl"
-        write_rows(path, args.rows // 2)
-        command = [sys.executable, "-m", "family.cli", "pick", str(path), "--budget-ms", "20", "--json"]
-        seconds = []
-        for _ in range(N_TIMES):
-            began = time.perf_counter()
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            seconds.append(time.perf_counter() - began)
-        json.dump({"rows": args.rows, "mb": round(path.stat().st_size / 1e6, 1), "s": statistics.median(seconds), "least_s": min(seconds)}, sys.stdout)
+        with open(path, "w", encoding="utf-8") as file:
+            for row in itertools.islice(repeated(read_rows(args.results)), args.rows):
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        load = os.getloadavg()[0]  # of others: 0 where this machine has nothing else to do
+        about = {"at": now(), "load": round(load, 2), "machine": describe_machine(args.machine)}
+        found = {**about, "rows": args.rows, "mb": round(path.stat().st_size / 1e6, 1), **_time_all(path)}
+    if args.out:
+        write_json(args.out, found)
+    json.dump(found, sys.stdout)
     print()
     return 0
 
 
-def write_rows(path: Path, n_members: int) -> None:
-    """Write a latency and an accuracy row of each of so many members, as `family bench` writes them."""
-    rng = random.Random(0)
-    machine = {"name": "desk", "cpu": "A CPU", "cores": 2, "features": ["avx2", "fma"], "gpu": None, "versions": {"onnxruntime": "1.26.0", "pillow": "11.0"}}
-    with open(path, "w", encoding="utf-8") as file:
-        for k in range(n_members):
-            common = {"schema": 2, "at": "2026-01-01T00:00:00Z", "member": f"m{k}-128-general-int8", "variant": "b0", "resolution_px": 128, "scope": "general",
-                      "label": None, "scheme": "int8", "model_sha256": hashlib.sha256(str(k).encode()).hexdigest(), "trained": True}  # fmt: skip
-            ms, right = rng.uniform(1, 100), rng.random()
-            times = {f"p{q}": ms * scale for q, scale in ((50, 1), (90, 1.1), (95, 1.2), (99, 1.3))}
-            latency = {**common, "kind": "latency", "bundle": f"bundles/m{k}", "machine": machine, "provider": "cpu", "threads": 1, "scenario": "single-stream",
-                       "batch": 1, "n": 400, "warmup": 20, "latency_ms": {**times, "upper": 1.4 * ms, "uppers": times, "mean": ms}, "agreement": 1.0,
-                       "stages_ms": {"decode": 1.0, "model": ms}, "throughput": [{"batch": 1, "images_per_s": 1000 / ms}], "valid": True,
-                       "peak_memory_mb": 120.0}  # fmt: skip
-            figures = {"micro": right, "macro": right, "micro_interval": [right, right], "macro_interval": [right, right]}
-            metrics = {"n": 3000, "n_listings": 2800, "top1": figures, "top3": figures, "top5": figures,
-                       "levels": {str(level): {**figures, "nodes": 10 * level} for level in range(1, N_LEVELS + 1)}}  # fmt: skip
-            dataset = {"name": "d", "digest": "x" * 64, "split": "test"}
-            for row in (latency, {**common, "kind": "accuracy", "dataset": dataset, "n": 3000, "metrics": metrics}):
-                file.write(json.dumps(row) + "\n")
+def repeated(rows: list[dict]) -> Iterator[dict]:
+    """Yield measurements without end, of other files each time: latency and accuracy of one file stay together, and an fp32 with what was compared with it."""
+    rng, rows = random.Random(0), [row for row in rows if row["kind"] in REQUIRED]
+    for k in itertools.count():
+
+        def other(sha256: str, k: int = k) -> str:
+            return hashlib.sha256(f"{sha256} {k}".encode()).hexdigest()
+
+        for row in rows:
+            row = {**row, "member": f"{row['member']}-{k}", "bundle": f"{row.get('bundle')}-{k}", "model_sha256": other(row["model_sha256"])}
+            against = row.get("against_fp32")
+            if against and "model_sha256" in against:
+                row["against_fp32"] = {**against, "model_sha256": other(against["model_sha256"])}
+            scale = rng.uniform(0.5, 1)
+            part = "latency_ms" if row["kind"] == "latency" else "metrics"
+            row[part] = _scaled(row[part], scale) if part == "latency_ms" else {**row[part], "top1": _scaled(row[part]["top1"], scale)}
+            yield row
+
+
+def _scaled(value: object, scale: float) -> object:
+    if isinstance(value, dict):
+        return {key: _scaled(part, scale) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_scaled(part, scale) for part in value]
+    return value * scale if isinstance(value, float) else value
+
+
+def _time_all(path: Path) -> dict:
+    """Time the command, orjson on the same file, and the start of Python, in turns."""
+    sides = {
+        "pick": [sys.executable, "-m", "family.cli", "pick", str(path), "--budget-ms", "20", "--json"],
+        "orjson": [sys.executable, "-c", _LIMIT, str(path)],
+        "start": [sys.executable, "-c", "pass"],
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(N_TIMES):
+        for name, command in sides.items():
+            began = time.perf_counter()
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
+            seconds[name].append(time.perf_counter() - began)
+    return {f"{name}_s": {"median": round(statistics.median(taken), 3), "least": round(min(taken), 3)} for name, taken in seconds.items()}
 
 
 if __name__ == "__main__":
