@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from family import pages
 from family.pages import axes, style
+from family.pages.labels import overlap, place_labels
 
 HOSTILE = "<script>alert('1')</script>\"&\n\x00\x1b\ud800\u202e|x`y"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -99,9 +100,9 @@ def test_labels_never_overlap(spots):
     labels = [{"x": x, "y": y, "text": text} for x, y, text in spots]
     marks = [(x - 7, y - 7, x + 7, y + 7) for x, y, _ in spots]
     inside = (40.0, 40.0, 1000.0, 400.0)
-    boxes = [box for box in axes.place_labels(labels, marks, inside) if box]
+    boxes = [box for box in place_labels(labels, marks, inside) if box]
     for i, box in enumerate(boxes):
-        assert not any(axes.overlap(box, other) for other in [*boxes[:i], *marks])
+        assert not any(overlap(box, other) for other in [*boxes[:i], *marks])
         assert inside[0] <= box[0] and box[2] <= inside[2] and inside[1] <= box[1] and box[3] <= inside[3]
 
 

@@ -32,6 +32,7 @@ CHART_CSS = (
 .chart .axis {{ stroke: var(--muted); stroke-width: 1 }}
 .chart .lead {{ stroke: var(--muted); stroke-width: .75 }}
 .chart .front {{ stroke: var(--text); stroke-width: 1.5; fill: none; stroke-opacity: .55 }}
+.chart .whisker {{ stroke: var(--muted); stroke-width: 1.25; stroke-opacity: .8 }}
 .chart .budget {{ stroke: var(--bad); stroke-width: 1.5; stroke-dasharray: 5 4 }}
 .chart .budget-text {{ fill: var(--bad) }}
 .chart .over {{ opacity: .25 }}
