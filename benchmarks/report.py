@@ -7,9 +7,10 @@ import math
 from pathlib import Path
 
 from benchmarks.measurements import read_rows
+from benchmarks.reporting.conditions import TITLE as CONDITIONS
 from benchmarks.reporting.lines import reported
 from benchmarks.reporting.page import WIDE_PX, page, scatter
-from benchmarks.reporting.texts import csv_text, markdown, markdown_board
+from benchmarks.reporting.texts import csv_text, markdown, markdown_board, markdown_conditions
 from family import pages
 from family.errors import UserError
 from family.outputs import MADE_OF, read_json, whole_file, write_json
@@ -61,7 +62,7 @@ def write_report(rows: list[dict], out: Path, budget_ms: float | None = None) ->
     """
     found = reported(rows)
     files = {
-        "accuracy-latency.svg": picture(rows, budget_ms),
+        "accuracy-latency.svg": _picture(found, budget_ms),
         "table.csv": csv_text(found),
         "report.md": markdown(found, rows, budget_ms),
         "report.html": page(found, rows, budget_ms),
@@ -78,10 +79,15 @@ def write_report(rows: list[dict], out: Path, budget_ms: float | None = None) ->
 
 def picture(rows: list[dict], budget_ms: float | None = None) -> str:
     """Return the first board's accuracy against latency as the text of an .svg file."""
-    return pages.standalone(scatter(reported(rows)[0], budget_ms, WIDE_PX))
+    return _picture(reported(rows), budget_ms)
+
+
+def _picture(found: list[dict], budget_ms: float | None) -> str:
+    return pages.standalone(scatter(found[0], budget_ms, WIDE_PX))
 
 
 def markdown_tables(rows: list[dict], budget_ms: float | None = None) -> str:
-    """Return a Markdown table for each board, with the conditions of its numbers under it."""
+    """Return a Markdown table for each board, then the conditions of their numbers."""
     found = reported(rows)
-    return "\n\n".join(markdown_board(board, found, budget_ms) for board in found) + "\n"
+    tables = [markdown_board(board, found, budget_ms) for board in found]
+    return "\n\n".join([*tables, f"### {CONDITIONS}", markdown_conditions(found)]) + "\n"
