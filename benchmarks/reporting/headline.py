@@ -64,7 +64,8 @@ def _known(board: dict, strong: Callable[[dict], str], budget_ms: float | None) 
         judged = any(m["top1"] is not None for m in board["members"])
         parts.append("no accuracy is of a trained member with right answers" if judged else "none has an accuracy (family bench --data DATASET measures it)")
     if budget_ms is not None:
-        parts.append(f"so none is known to fit {budget_ms:g} ms")
+        n = sum(bool(fits_budget(m, budget_ms)) and WRONG not in m["remarks"] for m in board["members"])
+        parts.append(f"{n} of them {'answers' if n == 1 else 'answer'} within {budget_ms:g} ms" if n else f"none is known to fit {budget_ms:g} ms")
     return "; ".join(parts)
 
 

@@ -91,9 +91,19 @@ def _yes(value: bool | None) -> str:
 
 def details(board: dict) -> str:
     """Say why members are marked, where the mark alone does not."""
-    told = [f"{m['member']}: {mark}, {why}." for m in board["members"] for mark, why in m["remarks"].items() if why]
+    reasons: dict[str, list[str]] = {}
+    for member in board["members"]:
+        for mark, why in member["remarks"].items():
+            if why:
+                reasons.setdefault(f"{mark}, {why}", []).append(member["member"])
+    told = [f"{_some(names)}: {reason}." for reason, names in reasons.items()]
     rest = [f"Why {len(told) - N_DETAILS:,} others are marked stands in table.csv."] if len(told) > N_DETAILS else []
     return plain(" ".join([*told[:N_DETAILS], *rest]))
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - N_DETAILS:,} others" if len(names) > N_DETAILS else ""
+    return ", ".join(names[:N_DETAILS]) + rest
 
 
 _SIDE_BY_SIDE = {"p50": "p50", "upper": "p99 at most"}

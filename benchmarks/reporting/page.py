@@ -94,7 +94,7 @@ def scatter(board: dict, budget_ms: float | None, width: int, moves: bool = Fals
     return pages.scatter(
         _spots(board),
         title=f"Accuracy against latency, {plain(board['scope'])}",
-        x_label="p99 ms, upper bound (log scale)",
+        x_label="p99 at most, ms (log scale)",
         y_label="top-1 accuracy, %",
         width=width,
         log_x=True,
@@ -102,7 +102,7 @@ def scatter(board: dict, budget_ms: float | None, width: int, moves: bool = Fals
         budget=budget_ms,
         budget_label=f"budget {budget_ms:g} ms" if budget_ms and not moves else "budget",
         drags=moves,
-        whiskers="95 % interval of top-1; p99 as measured, to its bound",
+        whiskers="95 % interval; p99 measured, to its bound",
     )
 
 

@@ -9,6 +9,7 @@ from family.pages.labels import nearest, place_labels
 from family.pages.text import escape, plain
 
 N_LABELLED = 40  # of the points that are not on the front; the others are named on hover
+CAP_PX = 3
 
 
 def scatter(
@@ -102,14 +103,14 @@ def _steps(front: Sequence[dict]) -> list[tuple[float, float, float, float]]:
 
 
 def _whiskers(spot: dict, to_x: Callable, to_y: Callable) -> list[tuple[float, float, float, float]]:
-    """Return the lines between the ends that a point's values lie in."""
-    lines = []
+    """Return the lines between the ends that a point's values lie in, with a cap at each end."""
+    x, y, lines = spot["x"], spot["y"], []
     if spot.get("x_ends"):
         left, right = map(to_x, spot["x_ends"])
-        lines.append((left, spot["y"], right, spot["y"]))
+        lines += [(left, y, right, y), *((end, y - CAP_PX, end, y + CAP_PX) for end in (left, right))]
     if spot.get("y_ends"):
         bottom, top = map(to_y, spot["y_ends"])
-        lines.append((spot["x"], top, spot["x"], bottom))
+        lines += [(x, top, x, bottom), *((x - CAP_PX, end, x + CAP_PX, end) for end in (top, bottom))]
     return lines
 
 
@@ -143,6 +144,7 @@ def _spot_labels(spots: Sequence[dict], lines: Sequence[tuple], box: axes.Box, b
 
 def _named(spots: Sequence[dict], is_narrow: bool) -> list[dict]:
     """Return what is to be labelled, from what comes first: the ends of the front, its other points, some of the others."""
+    spots = list({(s["x"], s["y"]): s for s in reversed(spots)}.values())[::-1]  # of those at one place, the first
     front = [s for s in spots if s.get("front")]
     others = [] if is_narrow else [s for s in spots if not (s.get("front") or s.get("quiet"))][:N_LABELLED]
     ends = [{**s, "must": True} for s in [*front[:1], *front[1:][-1:]]]

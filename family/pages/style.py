@@ -32,7 +32,7 @@ CHART_CSS = (
 .chart .axis {{ stroke: var(--muted); stroke-width: 1 }}
 .chart .lead {{ stroke: var(--muted); stroke-width: .75 }}
 .chart .front {{ stroke: var(--text); stroke-width: 1.5; fill: none; stroke-opacity: .55 }}
-.chart .whisker {{ stroke: var(--muted); stroke-width: 1.25; stroke-opacity: .8 }}
+.chart .whisker {{ stroke: var(--muted); stroke-width: 1; stroke-opacity: .75 }}
 .chart .budget {{ stroke: var(--bad); stroke-width: 1.5; stroke-dasharray: 5 4 }}
 .chart .budget-text {{ fill: var(--bad) }}
 .chart .over {{ opacity: .25 }}
@@ -61,12 +61,15 @@ p {{ margin: 0 0 14px; max-width: 74ch }}
 .note, figcaption, nav {{ color: var(--muted); font-size: 13.5px; line-height: 1.55 }}
 .note {{ max-width: 110ch }}
 nav {{ margin: 0 0 8px }}
-nav a {{ display: inline-block; margin: 0 18px 4px 0; color: var(--c1); text-underline-offset: 3px }}
+nav a, .note a {{ color: var(--c1); text-underline-offset: 3px }}
+nav a {{ display: inline-block; margin: 0 18px 4px 0 }}
 section {{ margin-top: 48px }}
 figure {{ margin: 20px 0 28px; min-width: 0 }}
 figcaption {{ margin-top: 6px; max-width: 110ch }}
 .chart {{ display: block; max-width: 100%; height: auto }}
 .narrow {{ display: none }}
+.budgeted .chart {{ cursor: ew-resize; touch-action: pan-y }}
+small {{ font-size: 11.5px; color: var(--muted) }}
 .multiples {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 8px 32px }}
 .multiples figure {{ margin: 12px 0 }}
 figure h3 {{ margin: 12px 0 10px }}
@@ -85,6 +88,7 @@ thead th {{ color: var(--muted); font-weight: 500; vertical-align: bottom;
   border-bottom: 1px solid var(--muted) }}
 tbody tr > * {{ border-bottom: 1px solid var(--rule) }}
 tbody th {{ font-weight: 500 }}
+tbody th:first-child:has(.tag + .tag) {{ white-space: normal; min-width: 260px }}
 tbody tr:hover > * {{ background-color: var(--panel) }}
 tr.quiet > * {{ color: var(--muted) }}
 th button {{ all: unset; cursor: pointer; position: relative }}
