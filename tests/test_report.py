@@ -190,7 +190,8 @@ def test_headline_names_the_best_the_fastest_and_what_fits(tmp_path):
         ([latency(agreement=0.5), latency("b2", valid=False), accuracy()], "no latency counts: 1 measurement INVALID, 1 of wrong answers; no accuracy is of a"),
         ([accuracy(), accuracy("b2", top1=0.7)],
          "Of 2 general members, **b2-64-general-fp32** is the most accurate (70.0 % of images filed right at the first guess); none was timed; none"),
-        ([latency(trained=False), accuracy(trained=False)], "is the fastest (p99 at most 12.0 ms); no accuracy is of a trained member with right answers; 1 of them answers within 20 ms"),
+        ([latency(trained=False), accuracy(trained=False)],
+         "is the fastest (p99 at most 12.0 ms); no accuracy is of a trained member with right answers; 1 of them answers within 20 ms"),
         ([accuracy(scope="animals")], "Of 1 member for animals, **b0-64-animals-fp32** is the most accurate (60.0 %"),
         ([latency(), latency("b2", p50=1.0), accuracy()], "Of 2 general members on epyc, **b0-64-general-fp32** is the most accurate (60.0 % of images filed "
          "right at the first guess, p99 at most 12.0 ms) and the fastest; within 20 ms"),
@@ -488,6 +489,25 @@ field.value = "{budget}"; field.dispatchEvent(new Event("input"));\nroot.dataset
         except NothingFits:
             assert told == "nothing fits"
         assert "data-error" not in re.search(r"<html[^>]*>", dom).group()
+
+
+def test_the_budget_line_is_dragged_in_a_browser(tmp_path, open_page):
+    path = report.write_report(family_rows(), tmp_path / "out")
+    drag = """Element.prototype.setPointerCapture = () => {}; // what no finger does cannot be captured
+const chart = document.querySelector(".budgeted svg"), at = chart.getBoundingClientRect();
+const press = (kind, share) => chart.dispatchEvent(new PointerEvent(kind, { clientX: at.left + at.width * share, buttons: 1 }));
+root.dataset.first = document.querySelector(".budgeted output").textContent;
+for (const [kind, share] of [["pointerdown", 0.9], ["pointermove", 0.05], ["pointermove", 0.5]]) press(kind, share);
+root.dataset.over = chart.querySelectorAll(".over").length;
+root.dataset.line = chart.querySelector(".budget-line line").getAttribute("x1");
+root.dataset.ready = "yes";"""
+    dragged = path.with_name("dragged.html")
+    text = path.read_text().replace('root.dataset.ready = "yes";', drag)
+    dragged.write_text(re.sub(r"script-src '[^']+'", "script-src 'unsafe-inline'", text))
+    dom = open_page(dragged)
+    root = re.search(r"<html[^>]*>", dom).group()
+    assert 'data-first="move it here' in root and 'data-over="2"' in root and 'data-line="520.0"' in root and "data-error" not in root
+    assert "<output>b0-64-general-fp32: 60.0 %, p99 at most 12.0 ms</output>" in dom
 
 
 def test_page_renders_in_a_browser(tmp_path, open_page):

@@ -168,7 +168,7 @@ def _level_lines(board: dict, width: int) -> str:
         spots = [
             {"x": k, "y": 100 * member[f"L{k}"], "n": number_at(levels, str(k), "nodes") or 0}
             for k in member["levels"]
-            if member[f"L{k}"] is not None
+            if member[f"L{k}"] is not None and board["levels"][k] != 1
         ]
         if spots:
             series.append({"label": f"{words.short_name(member)} {member['scheme']}", "points": spots})
@@ -179,7 +179,7 @@ def _level_lines(board: dict, width: int) -> str:
         series,
         title=f"Accuracy by level, {plain(board['scope'])}",
         y_label="right at the level, % of images",
-        x_names={k: f"level {k}\n{n} nodes" if wide else f"L{k}\n{n}" for k, n in board["levels"].items()},
+        x_names={k: f"level {k}\n{n} nodes" if wide else f"L{k}\n{n}" for k, n in board["levels"].items() if n != 1},
         width=width,
         y_max=100,
     )

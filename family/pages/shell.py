@@ -62,7 +62,7 @@ def budgeted(figure: str, low: float, high: float, budget: float | None) -> str:
     return (
         f'<div class="budgeted" data-low="{low:g}" data-high="{high:g}" data-budget="{budget or ""}"><div class="tools">'
         f'<label>budget <input type="range" {step} autocomplete="off" aria-label="budget, logarithmic"></label>'
-        '<label><input type="number" min="0" step="any" autocomplete="off"> ms</label><output></output></div>\n'
+        '<label><input type="number" min="0" step="any" autocomplete="off" aria-label="budget in milliseconds"> ms</label><output></output></div>\n'
         f"{figure}</div>\n"
     )
 

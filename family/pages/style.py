@@ -88,7 +88,6 @@ thead th {{ color: var(--muted); font-weight: 500; vertical-align: bottom;
   border-bottom: 1px solid var(--muted) }}
 tbody tr > * {{ border-bottom: 1px solid var(--rule) }}
 tbody th {{ font-weight: 500 }}
-tbody th:first-child:has(.tag + .tag) {{ white-space: normal; min-width: 260px }}
 tbody tr:hover > * {{ background-color: var(--panel) }}
 tr.quiet > * {{ color: var(--muted) }}
 th button {{ all: unset; cursor: pointer; position: relative }}
@@ -148,6 +147,9 @@ span.photo {{ padding: 28% 4px; text-align: center; color: var(--muted); font-si
 .top .bar {{ position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; background: none; opacity: .16 }}
 details {{ margin: 16px 0 }}
 summary {{ cursor: pointer; color: var(--c1) }}
+@media (min-width: 701px) {{
+  tbody th:first-child:has(.tag + .tag) {{ white-space: normal; min-width: 260px }}
+}}
 @media (max-width: 700px) {{
   main {{ padding: 32px 16px 48px }}
   h1 {{ font-size: 25px }}
