@@ -56,7 +56,7 @@ def told_scenario(row: dict) -> str:
 
 
 def counted(n: object, noun: str) -> str:
-    return "" if n is None else f"{n} {noun}{'' if n == 1 else 's'}"
+    return "" if n is None else f"{f'{n:,}' if isinstance(n, int) else n} {noun}{'' if n == 1 else 's'}"
 
 
 def name_of(board: dict, found: Sequence[dict]) -> str:

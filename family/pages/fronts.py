@@ -62,7 +62,7 @@ def scatter(
         parts.append(f'<g class="budget-line"{hidden}>{stroke(x, box[1], x, box[3], "budget")}</g>')
     spots = [{**p, "ms": p["x"], "gain": p["y"], "x": to_x(p["x"]), "y": to_y(p["y"])} for p in sorted(points, key=_importance)]
     steps = _steps([s for s in spots if s.get("front")])
-    crosses = [cross for spot in spots if spot.get("front") for cross in _whiskers(spot, to_x, to_y)]
+    crosses = dict.fromkeys(cross for spot in spots if spot.get("front") for cross in _whiskers(spot, to_x, to_y))  # equal ones once
     parts += [stroke(*step, "front") for step in steps] + [stroke(*cross, "whisker") for cross in crosses]
     parts += [_spot(spot, groups, drags) for spot in reversed(spots)]
     parts += _spot_labels(spots, [*steps, *crosses], box, to_x(budget) if budget else None)
