@@ -16,6 +16,7 @@ from benchmarks.boards import boards, pareto
 from benchmarks.pick import pick
 from benchmarks.reporting.costs import costs_of
 from benchmarks.reporting.page import LONG
+from benchmarks.studies.reporting import repeated
 from family.errors import NothingFits, OtherOutput, UserError
 from family.plan.steps import Step, run_steps, standing
 
@@ -338,6 +339,13 @@ def test_many_members_are_folded_and_nothing_is_dropped_unsaid(tmp_path):
     assert len((tmp_path / "table.csv").read_text().splitlines()) == 61
     picture = (tmp_path / "accuracy-latency.svg").read_text()
     assert len(re.findall(r"<g[^>]*><title>", picture)) == 60, "each has its mark"
+
+
+def test_rows_are_repeated_as_other_members_with_fp32_files_of_their_own():
+    rows = [latency(), latency(scheme="int8", against_fp32={"model_sha256": latency()["model_sha256"], "ratio": 2.0})]
+    (board,) = report.reported(repeated(rows, 7))
+    assert len(board["members"]) == 7 and len({member["member"] for member in board["members"]}) == 7
+    assert [line["speed"] for line in costs_of(board)] == [2.0, 2.0, 2.0]
 
 
 def test_published_figures_stand_apart(tmp_path):
