@@ -14,10 +14,10 @@ N_DETAILS = 12
 ORIGIN = Path(__file__).parents[1] / "results" / "origin.json"
 
 
-def reported(rows: Sequence[dict], are_checked: bool = False) -> list[dict]:
+def reported(rows: Sequence[dict]) -> list[dict]:
     """Return the boards of rows, with all that a report shows of a member: what it is, and how right by rank and by level `L1`, `L2`, ... (micro) and
     `L1_macro`, ...; and a board's `levels`, each with its number of categories."""
-    found = boards(rows, are_checked)
+    found = boards(rows)
     for member in (member for board in found for member in board["members"]):
         latency, accuracy = member["latency"], member["accuracy"]
         metrics = part_of(accuracy, "metrics", dict)
