@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from family import pages
 from family.pages import axes, style
+from family.pages.fronts import N_LABELLED
+from family.pages.labels import overlap, place_labels
 
 HOSTILE = "<script>alert('1')</script>\"&\n\x00\x1b\ud800\u202e|x`y"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -99,10 +101,31 @@ def test_labels_never_overlap(spots):
     labels = [{"x": x, "y": y, "text": text} for x, y, text in spots]
     marks = [(x - 7, y - 7, x + 7, y + 7) for x, y, _ in spots]
     inside = (40.0, 40.0, 1000.0, 400.0)
-    boxes = [box for box in axes.place_labels(labels, marks, inside) if box]
+    boxes = [box for box in place_labels(labels, marks, inside) if box]
     for i, box in enumerate(boxes):
-        assert not any(axes.overlap(box, other) for other in [*boxes[:i], *marks])
+        assert not any(overlap(box, other) for other in [*boxes[:i], *marks])
         assert inside[0] <= box[0] and box[2] <= inside[2] and inside[1] <= box[1] and box[3] <= inside[3]
+
+
+def test_a_label_that_must_be_there_covers_no_other():
+    inside, line = (40.0, 40.0, 300.0, 200.0), (40.0, 40.0, 300.0, 200.0)
+    labels = [{"x": x, "y": 120.0, "text": "a long name", "must": True} for x in (60.0, 70.0)] + [{"x": 200.0, "y": 100.0, "text": "b"}]
+    first, second, other = place_labels(labels, [line], inside)  # everything is taken
+    assert other is None and overlap(first, second) == 0
+    assert all(inside[0] <= box[0] and box[2] <= inside[2] and inside[1] <= box[1] and box[3] <= inside[3] for box in (first, second))
+
+
+@pytest.mark.parametrize("width", [358, 1040])
+def test_the_ends_of_the_front_are_labelled_and_at_most_so_many_others(width):
+    front = [{"x": 2.0 + k, "y": 50.0 + k, "label": f"front{k}", "front": True} for k in range(30)]
+    front = [{**p, "y_ends": (p["y"] - 10, p["y"] + 10), "x_ends": (p["x"] - 1, p["x"])} for p in front]
+    others = [{"x": 3.0 + k % 50, "y": 10.0 + k % 37, "label": f"other{k}"} for k in range(2000)]
+    root = ElementTree.fromstring(pages.scatter([*others, *front], title="t", x_label="x", y_label="y", width=width, log_x=True, whiskers="95 %"))
+    texts = [text.text for text in root.iter(f"{SVG}text")]
+    assert {"front0", "front29", "95 %"} <= set(texts) and sum(text.startswith("other") for text in texts) <= N_LABELLED
+    assert len([g for g in root.iter(f"{SVG}g") if g.find(f"{SVG}title") is not None]) == 2030
+    ends = [float(line.get(f"y{end}")) for line in root.iter(f"{SVG}line") if line.get("class") == "whisker" for end in (1, 2)]
+    assert all(-10 <= y <= float(root.get("height")) for y in ends)
 
 
 @given(st.floats(1e-3, 1e6), st.floats(1.001, 1e4), st.integers(3, 12), st.booleans())

@@ -2,20 +2,21 @@
 
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from benchmarks.boards import UNCLEAR, boards, setting_of
 from benchmarks.measurements import REQUIRED, number_at, part_of, usable
-from benchmarks.reporting.words import counted, told_scenario
-from family.pages import NOTHING, amount, percent, plain, points
+from benchmarks.reporting.words import counted, half_of, told_scenario
+from family.pages import NOTHING, amount, percent, plain
 
 _LEVELS = {str(level) for level in range(1, 100)}
+N_DETAILS = 12
 ORIGIN = Path(__file__).parents[1] / "results" / "origin.json"
 
 
 def reported(rows: Sequence[dict]) -> list[dict]:
-    """Return the boards of rows, with all that a report shows of a member: what it is, and how right by rank and by level `L1`, `L2`, ..."""
+    """Return the boards of rows, with all that a report shows of a member: what it is, and how right by rank and by level `L1`, `L2`, ... (micro) and
+    `L1_macro`, ...; and a board's `levels`, each with its number of categories."""
     found = boards(rows)
     for member in (member for board in found for member in board["members"]):
         latency, accuracy = member["latency"], member["accuracy"]
@@ -27,38 +28,59 @@ def reported(rows: Sequence[dict]) -> list[dict]:
         rates = [rate for row in part_of(latency, "throughput", list) if (rate := number_at(row, "from_bytes_per_s"))]
         member["from_bytes_per_s"] = max(rates, default=None)
         member["macro"] = number_at(metrics, "top1", "macro")
+        for key, kind in (("top1", "micro"), ("macro", "macro")):
+            member[f"{key}_interval"] = _pair(part_of(metrics, "top1", dict).get(f"{kind}_interval"))
+            member[f"{key}_about"] = half_of(member[f"{key}_interval"])
         member["levels"] = sorted(int(key) for key in of_levels if key in _LEVELS)
-        member |= {f"L{k}": number_at(of_levels, str(k), "micro") for k in member["levels"]}
+        for level in member["levels"]:
+            member |= {f"L{level}{end}": number_at(of_levels, str(level), kind) for end, kind in (("", "micro"), ("_macro", "macro"))}
+    for board in found:
+        board["levels"] = _levels_of(board)
     return found
 
 
-def levels_of(board: dict) -> dict[int, int | None]:
-    """Return the levels that a board has, each with its number of categories."""
+def _levels_of(board: dict) -> dict[int, int | None]:
     found = {}
     for member in board["members"]:
         for level in member["levels"]:
-            found.setdefault(level, number_at(member["accuracy"]["metrics"], "levels", str(level), "nodes"))
+            if level not in found:
+                found[level] = number_at(member["accuracy"]["metrics"], "levels", str(level), "nodes")
     return dict(sorted(found.items()))
+
+
+def telling_levels(board: dict) -> dict[int, int | None]:
+    """Return the levels whose accuracies say more than 100 % (a single category) or top-1 (the leaves) again."""
+    found = {level: n for level, n in board["levels"].items() if n != 1}
+    if found and all(m.get(f"L{max(found)}") in (None, m["top1"]) for m in board["members"]):
+        del found[max(found)]
+    return found
+
+
+def _pair(value: object) -> tuple[float, float] | None:
+    """Return the ends of an interval, if it is one."""
+    ends = [usable(end) for end in value] if isinstance(value, list) and len(value) == 2 else [None]
+    return None if None in ends else (ends[0], ends[1])
 
 
 def columns_of(board: dict, budget_ms: float | None) -> list[dict]:
     """Return the columns of a board's table, without those that hold nothing."""
-    columns = [{"key": "size_mb", "label": "size\nMB", "text": amount}]
-    columns += [{"key": f"{key}_ms", "label": f"{key}\nms", "text": amount} for key in ("p50", "p99", "upper")]
+    columns = [{"key": "top1", "label": "top-1\n%", "text": percent, "high": True, "after": "top1_about", "help": "± is half of the 95 % interval"}]
+    columns.append({"key": "upper_ms", "label": "p99 ms\nat most", "text": amount, "help": "with 95 % confidence"})
     if budget_ms and board["machine"]:
         columns.append({"key": "fits", "label": f"fits\n{budget_ms:g} ms", "text": _yes, "high": True})
+    columns += [{"key": f"{key}_ms", "label": f"{key}\nms", "text": amount} for key in ("p50", "p99")]
+    columns.append({"key": "size_mb", "label": "size\nMB", "text": amount})
     columns.append({"key": "images_per_s", "label": "rate\nimages/s", "text": amount, "high": True})
     columns.append({"key": "from_bytes_per_s", "label": "from bytes\nimages/s", "text": amount, "high": True})
-    rates = [("top1", "top-1"), ("top3", "top-3"), ("top5", "top-5"), ("macro", "macro")]
-    columns += [{"key": key, "label": f"{label}\n%", "text": percent, "high": True} for key, label in rates]
-    for level, n in levels_of(board).items():
+    columns += [{"key": key, "label": f"{label}\n%", "text": percent, "high": True} for key, label in (("top3", "top-3"), ("top5", "top-5"))]
+    columns.append({"key": "macro", "label": "macro\n%", "text": percent, "high": True, "after": "macro_about"})
+    for level, n in telling_levels(board).items():
         hint = f"level {level}, {counted(n, 'category node')}"
         columns.append({"key": f"L{level}", "label": f"L{level}\n%", "text": percent, "high": True, "help": hint})
-    held = _held(columns, [*board["members"], {"fits": budget_ms}])
-    return [{"key": "member", "label": "member"}, *held]
+    return [{"key": "member", "label": "member"}, *held(columns, [*board["members"], {"fits": budget_ms}])]
 
 
-def _held(columns: Sequence[dict], rows: Sequence[dict]) -> list[dict]:
+def held(columns: Sequence[dict], rows: Sequence[dict]) -> list[dict]:
     """Return the columns in which some row has a value."""
     return [column for column in columns if any(row.get(column["key"]) is not None for row in rows)]
 
@@ -69,71 +91,21 @@ def _yes(value: bool | None) -> str:
 
 def details(board: dict) -> str:
     """Say why members are marked, where the mark alone does not, and why some are compared with no fp32."""
-    told = [f"{m['member']}: {mark}, {why}." for m in board["members"] for mark, why in m["remarks"].items() if why]
-    told += [f"{m['member']}: {m['base_unclear']}." for m in board["members"] if m["base_unclear"] and UNCLEAR not in m["remarks"]]
-    return plain(" ".join(told))
-
-
-def costs_of(board: dict) -> list[dict]:
-    """Compare each quantized member with the fp32 member of the same run, in ratios and in points."""
-    rows = []
+    reasons: dict[str, list[str]] = {}
     for member in board["members"]:
-        base = member["base"]
-        if base is None:
-            continue
-        row = {"member": member["member"], "size": _ratio(member["size_mb"], base["size_mb"])}
-        if not (member["invalid"] or base["invalid"]):
-            paired = part_of(member["latency"], "against_fp32", dict)
-            row["speed"] = number_at(paired, "ratio") or _ratio(base["p50_ms"], member["p50_ms"])
-            row["speed_interval"] = _interval(part_of(paired, "interval", list))
-        for key in ("top1", "macro", *(f"L{level}" for level in levels_of(board))):
-            if member.get(key) is not None and base.get(key) is not None:
-                row[key] = 100 * (member[key] - base[key])
-                row[f"{key}_interval"] = _paired(member, base, key)
-        rows.append(row)
-    return rows
+        for mark, why in member["remarks"].items():
+            if why:
+                reasons.setdefault(f"{mark}, {why}", []).append(member["member"])
+        if member["base_unclear"] and UNCLEAR not in member["remarks"]:
+            reasons.setdefault(member["base_unclear"], []).append(member["member"])
+    told = [f"{_some(names)}: {reason}." for reason, names in reasons.items()]
+    rest = [f"Why {len(told) - N_DETAILS:,} others are marked stands in table.csv."] if len(told) > N_DETAILS else []
+    return plain(" ".join([*told[:N_DETAILS], *rest]))
 
 
-_hundredths = partial(points, digits=2)  # what quantization costs is often less than a tenth
-_METRICS = {"top1": "top1.micro", "macro": "top1.macro"}
-
-
-def _paired(member: dict, base: dict, key: str) -> str | None:
-    """Return the interval of a difference of accuracies, in points, where both answered the same rows in one run."""
-    found = part_of(member["accuracy"], "against_fp32", dict)
-    if found.get("model_sha256") != base["model_sha256"]:
-        return None
-    one = found.get(_METRICS.get(key, f"levels.{key[1:]}.micro"))
-    ends = part_of(one, "interval", list)
-    if len(ends) != 2 or any(usable(end) is None for end in ends):
-        return None
-    return " to ".join(_hundredths(100 * end) for end in ends) + (" *" if one.get("shown") is True else "")
-
-
-def _ratio(a: float | None, b: float | None) -> float | None:
-    return a / b if a is not None and b else None
-
-
-def _interval(ends: list) -> str | None:
-    return f"{ends[0]:.2f} to {ends[1]:.2f}" if len(ends) == 2 and all(isinstance(end, float | int) for end in ends) else None
-
-
-def _times(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.2f}×"
-
-
-def cost_columns(board: dict, costs: Sequence[dict]) -> list[dict]:
-    columns = [
-        {"key": "member", "label": "member"},
-        {"key": "size", "label": "size", "text": _times, "help": "over the size of fp32"},
-        {"key": "speed", "label": "speed", "text": _times, "high": True, "help": "of fp32's", "beside": "speed_interval"},
-    ]
-    levels = [f"L{level}" for level in levels_of(board)]
-    if levels and all(row.get(levels[-1]) == row.get("top1") for row in costs):  # the deepest one's nodes are the leaves
-        levels = levels[:-1]
-    for key, label in [("top1", "top-1"), ("macro", "macro"), *zip(levels, levels, strict=True)]:
-        columns.append({"key": key, "label": f"{label}\npoints", "text": _hundredths, "high": True, "beside": f"{key}_interval"})
-    return _held(columns, costs)
+def _some(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - N_DETAILS:,} others" if len(names) > N_DETAILS else ""
+    return ", ".join(names[:N_DETAILS]) + rest
 
 
 _SIDE_BY_SIDE = {"p50": "p50", "upper": "p99 at most"}
@@ -179,5 +151,6 @@ def published() -> tuple[list[dict], list[dict], str]:
 
 
 def left_out(rows: Sequence[dict]) -> str:
+    """Name the kinds of rows that a report does not show."""
     kinds = sorted({plain(row["kind"]) for row in rows if row["kind"] not in (*REQUIRED, "peer")})
     return f"Rows of other kinds are not shown: {', '.join(kinds)}." if kinds else ""

@@ -6,7 +6,11 @@ from benchmarks.boards import INVALID, setting_of
 from benchmarks.measurements import number_at, part_of
 from benchmarks.peers import table as peer_table
 from benchmarks.reporting import words
-from benchmarks.reporting.lines import columns_of, cost_columns, costs_of, details, left_out, levels_of, machines_of, published
+from benchmarks.reporting.conditions import TITLE as CONDITIONS
+from benchmarks.reporting.conditions import conditions, in_short
+from benchmarks.reporting.costs import cost_columns, cost_lines, costs_of
+from benchmarks.reporting.headline import fits_budget, headline
+from benchmarks.reporting.lines import columns_of, details, left_out, machines_of, published
 from family import pages
 from family.pages import plain
 
@@ -16,26 +20,40 @@ LEVELS_NOTE = (
     "mark's area grows with the number of category nodes at the level."
 )
 WIDE_PX, NARROW_PX = 1040, 358
+N_BARS = 24
+LONG = 30  # members: a longer table is unfolded step by step, can be searched, and is saved as it is filtered
 
 
 def page(found: Sequence[dict], rows: Sequence[dict], budget_ms: float | None) -> str:
-    lead = words.headline(found[0], budget_ms, pages.escape, ("<strong>", "</strong>"))
+    lead = headline(found[0], budget_ms, pages.escape, ("<strong>", "</strong>"))
     figures, columns, note = published()
     origin = pages.table(figures, columns, caption="Published figures") + pages.paragraph(note, "note")
     plotted = [board for board in found if _spots(board)]
     sections = [
         ("Accuracy against latency", _scatters(plotted, budget_ms)),
         ("Members", "".join(_members(board, found, budget_ms) for board in found)),
+        (CONDITIONS, "".join(pages.paragraph(text, "note") for text in conditions(found))),
         (words.MACHINES_TITLE, _side_by_side(found)),
         ("Accuracy by level", _by_level(found)),
         ("What quantization costs and gains", _quantized(found)),
         (peer_table.TITLE, peer_table.html(rows)),
-        ("Where the time goes", _pictures(_one_of_each_machine(found), _time_bars)),
+        ("Where the time goes", _pictures(_one_of_each_machine(found), _time_bars, note=_bars_note)),
         ("Confusion at the top of the tree", _confusion(found[0])),
         (words.ORIGIN_TITLE, origin),
         ("Words", pages.definitions(words.WORDS) + pages.paragraph(left_out(rows), "note")),
     ]
     return pages.page(words.TITLE, f'<p class="lead">{lead}</p>\n', [section for section in sections if section[1]])
+
+
+def _table(rows: Sequence[dict], columns: Sequence[dict], caption: str, file: str) -> str:
+    """Return a table; one of many members shows the first of them and says how many there are."""
+    more = {"find": "find a member", "step": LONG, "file": file} if len(rows) > LONG else {}
+    return pages.table(rows, columns, caption=caption, **more)
+
+
+def _where(board: dict) -> str:
+    """Say in short what numbers hold for, with the way to the whole."""
+    return pages.paragraph(in_short(board), "note", link=(CONDITIONS, "All conditions"))
 
 
 def _scatters(found: Sequence[dict], budget_ms: float | None) -> str:
@@ -52,14 +70,19 @@ def _is_large(board: dict, found: Sequence[dict]) -> bool:
     return board["scope"] == "general" or board is found[0]
 
 
-def _pictures(found: Sequence[dict], draw: Callable[[dict, int], str], wrap: Callable[[dict, str], str] = lambda board, picture: picture) -> str:
-    """Draw boards: in full width the first and the general ones, wrapped; side by side the others."""
+def _pictures(
+    found: Sequence[dict],
+    draw: Callable[[dict, int], str],
+    wrap: Callable[[dict, str], str] = lambda board, picture: picture,
+    note: Callable[[dict], str] = lambda board: "",
+) -> str:
+    """Draw boards: in full width the first and the general ones, wrapped; side by side the others; each with its conditions and a note."""
     large, small = "", []
     for board in found:
         narrow = draw(board, NARROW_PX)
         if not narrow:
             continue
-        name, caption = words.name_of(board, found), words.in_short(board)
+        name, caption = words.name_of(board, found), f"{in_short(board)} {note(board)}".rstrip()
         if _is_large(board, found):
             large += wrap(board, pages.figure(draw(board, WIDE_PX), caption, heading=name, narrow=narrow))
         else:
@@ -71,7 +94,7 @@ def scatter(board: dict, budget_ms: float | None, width: int, moves: bool = Fals
     return pages.scatter(
         _spots(board),
         title=f"Accuracy against latency, {plain(board['scope'])}",
-        x_label="p99 ms, upper bound (log scale)",
+        x_label="p99 at most, ms (log scale)",
         y_label="top-1 accuracy, %",
         width=width,
         log_x=True,
@@ -79,6 +102,7 @@ def scatter(board: dict, budget_ms: float | None, width: int, moves: bool = Fals
         budget=budget_ms,
         budget_label=f"budget {budget_ms:g} ms" if budget_ms and not moves else "budget",
         drags=moves,
+        whiskers="95 % interval; p99 measured, to its bound",
     )
 
 
@@ -90,7 +114,12 @@ def _spots(board: dict) -> list[dict]:
         if x_ms and member["top1"] is not None:
             hint = ", ".join([f"{member['member']}: {words.told_times(member)}", *member["remarks"]])
             spot = {"x": x_ms, "y": 100 * member["top1"], "label": words.short_name(member), "name": member["member"], "group": member["scheme"]}
-            spots.append({**spot, "hint": hint, "front": member["front"], "quiet": not member["comparable"]})
+            spot |= {"hint": hint, "front": member["front"], "quiet": not member["comparable"]}
+            if member["front"]:
+                right = member["top1_interval"]
+                spot["y_ends"] = right and (100 * right[0], 100 * right[1])
+                spot["x_ends"] = member["p99_ms"] and (member["p99_ms"], x_ms)
+            spots.append(spot)
     return spots
 
 
@@ -104,19 +133,19 @@ def _members(board: dict, found: Sequence[dict], budget_ms: float | None) -> str
     for member in board["members"]:
         tags = [("front", "good")] if member["front"] else []
         tags += [(mark, "bad" if mark == INVALID else "plain") for mark in member["remarks"]]
-        fits = words.fits_budget(member, budget_ms) if budget_ms else None
+        fits = fits_budget(member, budget_ms) if budget_ms else None
         rows.append({**member, "tags": tags, "fits": fits, "quiet": not member["comparable"]})
     name = words.name_of(board, found)
-    table = pages.table(rows, columns_of(board, budget_ms), caption=f"Members, {name}")
-    notes = pages.paragraph(details(board), "note") + pages.paragraph(words.conditions(board), "note")
-    return pages.heading(name) + table + notes
+    table = _table(rows, columns_of(board, budget_ms), f"Members, {name}", "members.csv")
+    return pages.heading(name) + table + pages.paragraph(details(board), "note") + _where(board)
 
 
 def _side_by_side(found: Sequence[dict]) -> str:
     body = ""
     for scope in dict.fromkeys(board["scope"] for board in found):
         rows, columns = machines_of(found, scope)
-        body += pages.heading(f"Scope: {plain(scope)}") + pages.table(rows, columns, caption=f"{words.MACHINES_TITLE}, {plain(scope)}") if rows else ""
+        caption = f"{words.MACHINES_TITLE}, {plain(scope)}"
+        body += pages.heading(f"Scope: {plain(scope)}") + _table(rows, columns, caption, "machines.csv") if rows else ""
     return pages.paragraph(words.MACHINES_NOTE) + body if body else ""
 
 
@@ -139,7 +168,7 @@ def _level_lines(board: dict, width: int) -> str:
         spots = [
             {"x": k, "y": 100 * member[f"L{k}"], "n": number_at(levels, str(k), "nodes") or 0}
             for k in member["levels"]
-            if member[f"L{k}"] is not None
+            if member[f"L{k}"] is not None and board["levels"][k] != 1
         ]
         if spots:
             series.append({"label": f"{words.short_name(member)} {member['scheme']}", "points": spots})
@@ -150,7 +179,7 @@ def _level_lines(board: dict, width: int) -> str:
         series,
         title=f"Accuracy by level, {plain(board['scope'])}",
         y_label="right at the level, % of images",
-        x_names={k: f"level {k}\n{n} nodes" if wide else f"L{k}\n{n}" for k, n in levels_of(board).items()},
+        x_names={k: f"level {k}\n{n} nodes" if wide else f"L{k}\n{n}" for k, n in board["levels"].items() if n != 1},
         width=width,
         y_max=100,
     )
@@ -159,10 +188,10 @@ def _level_lines(board: dict, width: int) -> str:
 def _quantized(found: Sequence[dict]) -> str:
     body = ""
     for board in found:
-        if costs := costs_of(board):
+        if lines := cost_lines(board, costs_of(board)):
             name = words.name_of(board, found)
-            table = pages.table(costs, cost_columns(board, costs), caption=f"Quantized against fp32, {name}")
-            body += pages.heading(name) + table + pages.paragraph(words.conditions(board), "note")
+            table = _table(lines, cost_columns(board, lines), f"Quantized against fp32, {name}", "costs.csv")
+            body += pages.heading(name) + table + _where(board)
     return pages.paragraph(words.COSTS_NOTE) + body if body else ""
 
 
@@ -175,12 +204,23 @@ def _one_of_each_machine(found: Sequence[dict]) -> list[dict]:
     return list(firsts.values())
 
 
+def _barred(board: dict) -> list[dict]:
+    """Return the members of which stages are known, those of the front first, then the most accurate."""
+    known = [m for m in board["members"] if part_of(m["latency"], "stages_ms", dict) and not m["invalid"]]
+    return sorted(known, key=lambda m: not m["front"])
+
+
+def _bars_note(board: dict) -> str:
+    n = len(_barred(board))
+    return f"{N_BARS} of {n:,} members: the front, then the most accurate. The stages of all are in the results." if n > N_BARS else ""
+
+
 def _time_bars(board: dict, width: int) -> str:
     rows = []
-    for member in sorted(board["members"], key=lambda m: m["p50_ms"] or 0):
+    for member in sorted(_barred(board)[:N_BARS], key=lambda m: m["p50_ms"] or 0):
         stages = part_of(member["latency"], "stages_ms", dict)
         parts = {plain(name): value for name in stages if (value := number_at(stages, name)) is not None}
-        if parts and not member["invalid"]:
+        if parts:
             rows.append({"label": f"{words.short_name(member)} {member['scheme']}", "parts": parts})
     title = f"Time by stage, {plain(board['scope'])}, {words.told_scenario(board['machine'])}"
     return pages.bars(rows, title=title, x_label="milliseconds a query", width=width) if rows else ""
@@ -198,7 +238,7 @@ def _confusion(board: dict) -> str:
             )
             caption = (
                 f"{about}: of the images of each true category (row), the per cent that were filed under "
-                f"each category (column). {words.in_short(board)}"
+                f"each category (column). {in_short(board)}"
             )
             return pages.figure(wide, caption, narrow=narrow)
     return ""

@@ -1,7 +1,8 @@
 """Pages and pictures: one shell, one set of colours and one set of charts for every report."""
 
-from family.pages.charts import bars, heatmap, lines, scatter, standalone
+from family.pages.charts import bars, heatmap, lines, standalone
 from family.pages.curves import curve, differences, reliability
+from family.pages.fronts import scatter
 from family.pages.inline import path
 from family.pages.photos import answers, gallery, photo, photos
 from family.pages.shell import budgeted, bullets, cards, definitions, details, figure, heading, multiples, page, paragraph, tiles

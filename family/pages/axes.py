@@ -1,4 +1,4 @@
-"""What charts are drawn on: scales, ticks, the frame, and labels that stay clear of each other.
+"""What charts are drawn on: scales, ticks and the frame.
 
 Lengths and positions are pixels from the top left; a box is (left, top, right, bottom).
 """
@@ -121,64 +121,3 @@ def legend(entries: Sequence[tuple[str, str]], left: float, right: float, y: flo
         parts.append(word(x + 22, y + 4, text, "quiet"))
         x += width
     return parts, y + 20 if entries else y
-
-
-def overlap(a: Box, b: Box) -> float:
-    """Return the area that two boxes share, in square pixels."""
-    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-
-
-def place_labels(labels: Sequence[dict], taken: Sequence[Box], inside: Box) -> list[Box | None]:
-    """Find a place for each label `{"x", "y", "text"}` beside its point; earlier ones choose first.
-
-    A place is clear of `taken`, of the labels placed before, and lies `inside`. Near places come first, then
-    farther ones, whose way to the point must be clear too; where none is free the label is left out (None).
-    """
-    placed: list[Box | None] = []
-    for label in labels:
-        others = [*taken, *(box for box in placed if box)]
-        free = (box for box in _places(label) if _is_free(box, others, inside) and _is_reached(label, box, others))
-        placed.append(next(free, None))
-    return placed
-
-
-def nearest(box: Box, x: float, y: float) -> tuple[float, float]:
-    """Return the point of a box that is nearest to x, y."""
-    return min(max(x, box[0]), box[2]), min(max(y, box[1]), box[3])
-
-
-def _is_free(box: Box, others: Sequence[Box], inside: Box) -> bool:
-    within = box[0] >= inside[0] and box[1] >= inside[1] and box[2] <= inside[2] and box[3] <= inside[3]
-    return within and not any(overlap(box, other) for other in others)
-
-
-def _is_reached(label: dict, box: Box, others: Sequence[Box]) -> bool:
-    """Say whether the way from a point to its label is clear, from 10 pixels off the point."""
-    x, y = label["x"], label["y"]
-    to_x, to_y = nearest(box, x, y)
-    length = math.hypot(to_x - x, to_y - y)
-    for along in range(10, int(length), 3):
-        at_x, at_y = x + (to_x - x) * along / length, y + (to_y - y) * along / length
-        if any(b[0] <= at_x <= b[2] and b[1] <= at_y <= b[3] for b in others):
-            return False
-    return True
-
-
-def _places(label: dict) -> list[Box]:
-    x, y = label["x"], label["y"]
-    width, height = text_width(label["text"]), FONT_PX + 3
-    boxes = []
-    for gap in (10, 22, 36, 52, 70):
-        slant = gap if gap > 10 else 9
-        for left, middle in (
-            (x + gap, y),
-            (x - gap - width, y),
-            (x + slant - 4, y - slant - 4),
-            (x + slant - 4, y + slant + 4),
-            (x - slant + 4 - width, y - slant - 4),
-            (x - slant + 4 - width, y + slant + 4),
-            (x - width / 2, y - gap - 6),
-            (x - width / 2, y + gap + 6),
-        ):
-            boxes.append((left, middle - height / 2, left + width, middle + height / 2))
-    return boxes

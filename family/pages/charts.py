@@ -13,59 +13,6 @@ from family.pages.axes import marker, stroke, word
 from family.pages.text import amount, escape, plain
 
 
-def scatter(
-    points: Sequence[dict],
-    *,
-    title: str,
-    x_label: str,
-    y_label: str,
-    width: int = 1040,
-    height: int = 0,
-    log_x: bool = False,
-    y_max: float = float("inf"),
-    budget: float | None = None,
-    budget_label: str = "",
-    drags: bool = False,
-) -> str:
-    """Draw points, the front through those that are on it, and where wanted the budget as a vertical line, which `shell.budgeted` lets the reader move.
-
-    A point is `{"x", "y", "label"}` with, where wanted, `"group"` (its colour and shape), `"front": True`,
-    `"quiet": True` (hollow, unlabelled) and `"hint"` (shown on hover). Points on the front are labelled
-    first; a label without room is left out.
-
-    Args:
-        drags: tell the page's script what it needs to move the budget; points that are not quiet can be chosen.
-    """
-    groups = list(dict.fromkeys(p["group"] for p in points if p.get("group") and not p.get("quiet")))
-    known = [p["x"] for p in points] + ([budget] if budget and points else [])
-    x_ends, y_ends = axes.span(known, log=log_x), axes.span([p["y"] for p in points])
-    y_ends = (y_ends[0], min(y_ends[1], y_max))
-    key, top = axes.legend(_scatter_key(points, groups, budget, budget_label), 4, width - 8, 42)
-    tall = (height or round(200 + 0.25 * width)) if points else 100
-    box = (44.0, top + 6.0, width - 16.0, top + tall - 42)
-    to_x, to_y = axes.scale(x_ends, (box[0], box[2]), log=log_x), axes.scale(y_ends, (box[3], box[1]))
-    parts = [word(4, 16, y_label, "strong"), *key]
-    if not points:
-        parts.append(word((box[0] + box[2]) / 2, (box[1] + box[3]) / 2, "nothing to show", "quiet", "middle"))
-        return svg(parts, width, box[3] + 44, title, "No points.")
-    x_ticks = [(to_x(v), f"{v:g}") for v in axes.ticks(x_ends, round(width / 75), log=log_x)]
-    y_ticks = [(to_y(v), f"{v:g}") for v in axes.ticks(y_ends, 6)]
-    parts += [*axes.frame(box, x_ticks, y_ticks), word(box[2], box[3] + 38, x_label, "strong", "end")]
-    if budget or drags:
-        x = to_x(budget or x_ends[1])
-        hidden = "" if budget else ' visibility="hidden"'
-        parts.append(f'<g class="budget-line"{hidden}>{stroke(x, box[1], x, box[3], "budget")}</g>')
-    spots = [{**p, "ms": p["x"], "gain": p["y"], "x": to_x(p["x"]), "y": to_y(p["y"])} for p in sorted(points, key=_importance)]
-    steps = _steps([s for s in spots if s.get("front")])
-    parts += [stroke(*step, "front") for step in steps]
-    parts += [_spot(spot, groups, drags) for spot in reversed(spots)]
-    parts += _spot_labels(spots, steps, box, to_x(budget) if budget else None)
-    front = ", ".join(plain(p["label"]) for p in points if p.get("front"))
-    told = f"{len(points)} points, {y_label} against {x_label}." + (f" On the front: {front}." if front else "")
-    ends = f' data-low="{x_ends[0]:g}" data-high="{x_ends[1]:g}" data-left="{box[0]:g}" data-right="{box[2]:g}"' if drags else ""
-    return svg(parts, width, box[3] + 48, title, told).replace("<svg", f"<svg{ends}", 1)
-
-
 def lines(
     series: Sequence[dict],
     *,
@@ -96,10 +43,10 @@ def lines(
         spots = [(to_x(p["x"]), to_y(p["y"]), 3 + 6 * (p["n"] / n_most) ** 0.5, p) for p in s["points"]]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _, _ in spots)
         dash = ("", "6 3", "2 3", "9 3 2 3")[i % 4]
-        parts.append(f'<polyline points="{path}" class="{_series(i)} line" stroke-dasharray="{dash or "none"}"/>')
+        parts.append(f'<polyline points="{path}" class="{series_class(i)} line" stroke-dasharray="{dash or "none"}"/>')
         for x, y, radius, p in spots:
             hint = f"{plain(s['label'])}: {p['y']:.1f} at {plain(x_names[p['x']])} (n = {p['n']})"
-            mark = marker(x, y, radius, 0, f"{_series(i)} ring")
+            mark = marker(x, y, radius, 0, f"{series_class(i)} ring")
             parts.append(f"<g><title>{escape(hint)}</title>{mark}</g>")
         ends.append(spots[-1][:2])
     parts += _end_labels(series, ends, box, room)
@@ -144,7 +91,7 @@ def heatmap(names: Sequence[str], counts: Sequence[Sequence[int]], *, title: str
 def bars(rows: Sequence[dict], *, title: str, x_label: str, width: int = 1040) -> str:
     """Draw horizontal bars from `{"label", "parts": {name: value}}`: parts end to end, and their sum."""
     names = list(dict.fromkeys(name for row in rows for name in row["parts"]))
-    kinds = {name: f"{_series(i + 4)} cell" for i, name in enumerate(names)}
+    kinds = {name: f"{series_class(i + 4)} cell" for i, name in enumerate(names)}
     labels, sums = [plain(row["label"]) for row in rows], [sum(row["parts"].values()) for row in rows]
     entries = [(marker(0, 0, 5, 1, kind), plain(name)) for name, kind in kinds.items()]
     key, top = axes.legend(entries if len(names) > 1 else [], 4, width - 8, 42)
@@ -186,66 +133,9 @@ def svg(parts: Sequence[str], width: float, height: float, title: str, told: str
     )
 
 
-def _series(i: int) -> str:
+def series_class(i: int) -> str:
+    """Return the colour of a series, by its number."""
     return f"c{i % style.N_SERIES + 1}"
-
-
-def _importance(point: dict) -> tuple:
-    """Sort the front first, from the left, then the other points from the top, then the quiet ones."""
-    quiet, front = bool(point.get("quiet")), bool(point.get("front"))
-    return (quiet, not front, point["x"] if front else -point["y"])
-
-
-def _scatter_key(points: Sequence[dict], groups: Sequence[str], budget: float | None, budget_label: str) -> list:
-    entries = [(marker(0, 0, 5, i, _series(i)), plain(group)) for i, group in enumerate(groups)]
-    if any(p.get("front") for p in points):
-        entries.append((stroke(-8, 0, 8, 0, "front"), "Pareto front"))
-    if budget and points:
-        entries.append((stroke(-8, 0, 8, 0, "budget"), budget_label or f"budget {budget:g}"))
-    if any(p.get("quiet") for p in points):
-        entries.append((marker(0, 0, 5, 0, "hollow"), "not comparable, see the table"))
-    return entries
-
-
-def _steps(front: Sequence[dict]) -> list[tuple[float, float, float, float]]:
-    """Return the front as steps (left to right, then up): what accuracy each latency buys."""
-    steps = []
-    for here, there in zip(front, front[1:], strict=False):
-        steps += [
-            (here["x"], here["y"], there["x"], here["y"]),
-            (there["x"], here["y"], there["x"], there["y"]),
-        ]
-    return steps
-
-
-def _spot(spot: dict, groups: Sequence[str], drags: bool) -> str:
-    place = groups.index(spot["group"]) if spot.get("group") in groups else 0
-    kind = "hollow" if spot.get("quiet") else f"{_series(place)} ring"
-    radius = 6.5 if spot.get("front") else 5
-    hint = escape(spot.get("hint") or spot["label"])
-    told = f' data-ms="{spot["ms"]:g}" data-gain="{spot["gain"]:g}"' if drags else ""
-    told += f' data-name="{escape(plain(spot.get("name") or spot["label"]))}"' if drags and not spot.get("quiet") else ""
-    return f"<g{told}><title>{hint}</title>{marker(spot['x'], spot['y'], radius, place, kind)}</g>"
-
-
-def _spot_labels(spots: Sequence[dict], steps: Sequence[tuple], box: axes.Box, budget_x: float | None) -> list[str]:
-    taken = [(s["x"] - 7, s["y"] - 7, s["x"] + 7, s["y"] + 7) for s in spots]
-    taken += [(min(a, c) - 2, min(b, d) - 2, max(a, c) + 2, max(b, d) + 2) for a, b, c, d in steps]
-    if budget_x is not None:
-        taken.append((budget_x - 3, box[1], budget_x + 3, box[3]))
-    narrow = box[2] - box[0] < 400
-    shown = [s for s in spots if s.get("front") or not (s.get("quiet") or narrow)]
-    named = [{**s, "text": plain(s["label"])} for s in shown]
-    parts = []
-    for spot, place in zip(named, axes.place_labels(named, taken, box), strict=True):
-        if place is None:
-            continue
-        near_x, near_y = axes.nearest(place, spot["x"], spot["y"])
-        if abs(near_x - spot["x"]) + abs(near_y - spot["y"]) > 13:
-            parts.append(stroke(spot["x"], spot["y"], near_x, near_y, "lead"))
-        kind = "strong halo" if spot.get("front") else "quiet halo"
-        parts.append(word(place[0], place[3] - 4, spot["text"], kind))
-    return parts
 
 
 def _end_labels(series: Sequence[dict], ends: Sequence[tuple], box: axes.Box, room: float) -> list[str]:
@@ -261,7 +151,7 @@ def _end_labels(series: Sequence[dict], ends: Sequence[tuple], box: axes.Box, ro
         y_text = height - over
         parts.append(stroke(x + 9, y, box[2] + 6, y_text, "lead"))
         label = axes.shorten(plain(series[i]["label"]), room - 22)
-        parts.append(marker(box[2] + 11, y_text, 4, 0, _series(i)))
+        parts.append(marker(box[2] + 11, y_text, 4, 0, series_class(i)))
         parts.append(word(box[2] + 19, y_text + 4, label))
     return parts
 

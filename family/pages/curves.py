@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from family.pages import axes
 from family.pages.axes import marker, stroke, word
 from family.pages.charts import svg
+from family.pages.labels import place_labels
 from family.pages.text import escape, plain, points
 
 STRIP_PX = 64  # the height of the histogram under a reliability picture
@@ -47,7 +48,7 @@ def curve(
     taken += [(m["x"] - 7, m["y"] - 7, m["x"] + 7, m["y"] + 7) for m in placed]
     if wanted is not None:
         taken.append((box[0], to_y(wanted) - 2, box[2], to_y(wanted) + 2))
-    for place, (mark, label) in enumerate(zip(placed, axes.place_labels(placed, taken, box), strict=True)):
+    for place, (mark, label) in enumerate(zip(placed, place_labels(placed, taken, box), strict=True)):
         hint = f"{mark['text']}: x {marks[place]['x']:.1f}, y {marks[place]['y']:.1f}"
         parts.append(f"<g><title>{escape(hint)}</title>{marker(mark['x'], mark['y'], 6, place + 1, 'c2 ring')}</g>")
         if label:

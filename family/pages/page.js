@@ -110,6 +110,8 @@ function setUpBudget(box) {
   const members = [...charts[0].querySelectorAll("[data-name]")].map(({ dataset }) => ({ ...dataset, ms: Number(dataset.ms), gain: Number(dataset.gain) }));
   const places = charts.map(({ dataset: { left, right, low: from, high: to } }) => (ms) =>
     Number(left) + (Number(right) - Number(left)) * (Math.log(ms) - Math.log(from)) / (Math.log(to) - Math.log(from)));
+  const spots = charts.map((chart) => [...chart.querySelectorAll("[data-ms]")].map((spot) => [Number(spot.dataset.ms), spot]));
+  let last = Infinity;
   members.sort((a, b) => b.gain - a.gain || a.ms - b.ms);
 
   const show = (ms) => {
@@ -119,8 +121,9 @@ function setUpBudget(box) {
       const x = Math.min(Math.max(places[index](ms), left), right);
       line.removeAttribute("visibility");
       for (const end of ["x1", "x2"]) line.firstElementChild.setAttribute(end, x.toFixed(1));
-      for (const spot of chart.querySelectorAll("[data-ms]")) spot.classList.toggle("over", Number(spot.dataset.ms) > ms);
+      for (const [own, spot] of spots[index]) if (own > last !== own > ms) spot.classList.toggle("over", own > ms); // of thousands, the few that change
     });
+    last = ms;
     const best = members.find((member) => member.ms <= ms);
     told.textContent = best ? `${best.name}: ${best.gain.toFixed(1)} %, p99 at most ${best.ms.toPrecision(3)} ms` : "nothing fits";
     range.setAttribute("aria-valuetext", `${ms.toPrecision(3)} ms`);
@@ -143,7 +146,10 @@ function setUpBudget(box) {
     chart.addEventListener("pointermove", (event) => { if (event.buttons) drag(event); });
   }
   if (box.dataset.budget) move(Number(box.dataset.budget));
-  else field.placeholder = "p99";
+  else {
+    field.placeholder = "p99";
+    told.textContent = "move it here, or drag in the picture: what is most accurate within it is told here";
+  }
 }
 
 for (const box of document.querySelectorAll(".budgeted")) setUpBudget(box);

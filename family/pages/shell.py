@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 
 from family.pages import style
@@ -16,8 +17,8 @@ def page(title: str, lead: str, sections: Sequence[tuple[str, str]]) -> str:
     """
     digest = base64.b64encode(hashlib.sha256(style.SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    links = "".join(f'<a href="#s{i}">{escape(name)}</a>' for i, (name, _) in enumerate(sections, 1))
-    body = "".join(f'<section id="s{i}"><h2>{escape(name)}</h2>\n{content}</section>\n' for i, (name, content) in enumerate(sections, 1))
+    links = "".join(f'<a href="#{_anchor(name)}">{escape(name)}</a>' for name, _ in sections)
+    body = "".join(f'<section id="{_anchor(name)}"><h2>{escape(name)}</h2>\n{content}</section>\n' for name, content in sections)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
@@ -28,10 +29,16 @@ def page(title: str, lead: str, sections: Sequence[tuple[str, str]]) -> str:
     )
 
 
-def paragraph(text: object, kind: str = "") -> str:
-    """Return text as a paragraph, or nothing for no text; kind is `note` or nothing."""
+def paragraph(text: object, kind: str = "", link: tuple[str, str] | None = None) -> str:
+    """Return text as a paragraph, or nothing for no text; kind is `note` or nothing; a link is (the heading of a section, its words)."""
     class_ = f' class="{kind}"' if kind else ""
-    return f"<p{class_}>{escape(text)}</p>\n" if text else ""
+    to = f' <a href="#{_anchor(link[0])}">{escape(link[1])}</a>' if link else ""
+    return f"<p{class_}>{escape(text)}{to}</p>\n" if text else ""
+
+
+def _anchor(name: str) -> str:
+    """Return what a section is found by; of its heading, what is safe in an address."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "section"
 
 
 def heading(text: object) -> str:
@@ -55,7 +62,7 @@ def budgeted(figure: str, low: float, high: float, budget: float | None) -> str:
     return (
         f'<div class="budgeted" data-low="{low:g}" data-high="{high:g}" data-budget="{budget or ""}"><div class="tools">'
         f'<label>budget <input type="range" {step} autocomplete="off" aria-label="budget, logarithmic"></label>'
-        '<label><input type="number" min="0" step="any" autocomplete="off"> ms</label><output></output></div>\n'
+        '<label><input type="number" min="0" step="any" autocomplete="off" aria-label="budget in milliseconds"> ms</label><output></output></div>\n'
         f"{figure}</div>\n"
     )
 

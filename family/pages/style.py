@@ -32,6 +32,7 @@ CHART_CSS = (
 .chart .axis {{ stroke: var(--muted); stroke-width: 1 }}
 .chart .lead {{ stroke: var(--muted); stroke-width: .75 }}
 .chart .front {{ stroke: var(--text); stroke-width: 1.5; fill: none; stroke-opacity: .55 }}
+.chart .whisker {{ stroke: var(--muted); stroke-width: 1; stroke-opacity: .75 }}
 .chart .budget {{ stroke: var(--bad); stroke-width: 1.5; stroke-dasharray: 5 4 }}
 .chart .budget-text {{ fill: var(--bad) }}
 .chart .over {{ opacity: .25 }}
@@ -60,12 +61,15 @@ p {{ margin: 0 0 14px; max-width: 74ch }}
 .note, figcaption, nav {{ color: var(--muted); font-size: 13.5px; line-height: 1.55 }}
 .note {{ max-width: 110ch }}
 nav {{ margin: 0 0 8px }}
-nav a {{ display: inline-block; margin: 0 18px 4px 0; color: var(--c1); text-underline-offset: 3px }}
+nav a, .note a {{ color: var(--c1); text-underline-offset: 3px }}
+nav a {{ display: inline-block; margin: 0 18px 4px 0 }}
 section {{ margin-top: 48px }}
 figure {{ margin: 20px 0 28px; min-width: 0 }}
 figcaption {{ margin-top: 6px; max-width: 110ch }}
 .chart {{ display: block; max-width: 100%; height: auto }}
 .narrow {{ display: none }}
+.budgeted .chart {{ cursor: ew-resize; touch-action: pan-y }}
+small {{ font-size: 11.5px; color: var(--muted) }}
 .multiples {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 8px 32px }}
 .multiples figure {{ margin: 12px 0 }}
 figure h3 {{ margin: 12px 0 10px }}
@@ -143,6 +147,9 @@ span.photo {{ padding: 28% 4px; text-align: center; color: var(--muted); font-si
 .top .bar {{ position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; background: none; opacity: .16 }}
 details {{ margin: 16px 0 }}
 summary {{ cursor: pointer; color: var(--c1) }}
+@media (min-width: 701px) {{
+  tbody th:first-child:has(.tag + .tag) {{ white-space: normal; min-width: 260px }}
+}}
 @media (max-width: 700px) {{
   main {{ padding: 32px 16px 48px }}
   h1 {{ font-size: 25px }}

@@ -13,7 +13,7 @@ def table(rows: Sequence[dict], columns: Sequence[dict], *, caption: str = "", f
     """Return a table that sorts when a heading is pressed; cells without a value stay at the bottom.
 
     A column is `{"key", "label"}` with, where wanted, `"text"` (a function that formats the value), `"beside"` (the key
-    of a text that stands below it in small), `"help"` (shown on hover), `"high": True` (the first press sorts the
+    of a text that stands below it in small), `"after"` (that of one that follows it), `"help"` (shown on hover), `"high": True` (the first press sorts the
     highest up), `"bar": True` (a share from 0 to 1 that is also drawn), `"wrap"` (text to the left, in several lines, at
     least so many pixels wide), `"path": True` (a category's path), `"choices": True` (a filter that offers its values)
     and `"least"` (the label of a filter that asks for a number); a newline in a label starts a second line. A row may
@@ -75,7 +75,8 @@ def _row(row: dict, columns: Sequence[dict]) -> str:
         value = row.get(column["key"])
         sort_by = "" if value is None else f"{value:.6g}" if isinstance(value, float) else escape(value)
         text = path(value) if column.get("path") and value is not None else escape(cell_text(row, column))
-        beside = row.get(column.get("beside"))
+        after, beside = row.get(column.get("after")), row.get(column.get("beside"))
+        text += "" if after is None else f" <small>{escape(after)}</small>"
         text += "" if beside is None else f"<br><small>{escape(beside)}</small>"
         kind = ' class="wrap"' if column.get("wrap") else ""
         if place == 0:

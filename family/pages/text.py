@@ -69,8 +69,8 @@ def markdown_table(rows: Sequence[dict], columns: Sequence[dict]) -> str:
 
 
 def _beside(row: dict, column: dict) -> str:
-    beside = row.get(column.get("beside"))
-    return "" if beside is None else f" ({plain(beside)})"
+    after, beside = row.get(column.get("after")), row.get(column.get("beside"))
+    return ("" if after is None else f" {plain(after)}") + ("" if beside is None else f" ({plain(beside)})")
 
 
 def csv_table(rows: Sequence[dict], fields: Sequence[str]) -> str:

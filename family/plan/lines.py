@@ -31,7 +31,7 @@ def plan(dataset: Path, out: Path, members: list[Member], chains: list[ChainOf] 
     bundles = {str(_bundle(out, member)): _bundle(out, member) / CARD for member in members}
     answers = ["--chains"] if can_mix(members, chains) else []
     steps.append(_step(["bench", *bundles, "--out", results, "--data", dataset, *answers], uses=tuple(bundles.items())))
-    steps.append(_step(["report", results, "--out", out / "report"], (results,)))
+    steps.append(_step(["report", results, "--out", out / "report"], (results,), renews=True))
     return steps
 
 

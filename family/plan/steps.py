@@ -32,6 +32,7 @@ class Step:
     needs: tuple[Path, ...] = ()  # files without which it is skipped
     uses: tuple[tuple[str, Path], ...] = ()  # words that are left out where their file is missing; one at least must be there
     alone: bool = False  # in a process of its own, as a launcher of ranks is
+    renews: bool = False  # costs little: what its place holds of other inputs is moved aside
     member: int = 0  # the number of the member that it makes; 0: of all
     expected_s: float = 0.0
 
@@ -51,6 +52,11 @@ class Step:
         gone = {word for word, path in self.uses if not path.exists()}
         return tuple(word for word in self.words if word not in gone)
 
+    @property
+    def run_words(self) -> tuple[str, ...]:
+        """The words that it is run with, once it is known not to be done."""
+        return (*self.present_words, *(["--fresh"] if self.renews else []))
+
     def __str__(self) -> str:
         return f"family {shlex.join(self.words)}"
 
@@ -59,13 +65,15 @@ def standing(step: Step) -> str:
     """Return `done`, an error that its finished output holds (such as a refused scheme), or "" if it is to be run.
 
     Raises:
-        OtherOutput: its place holds what was made of other inputs.
+        OtherOutput: its place holds what was made of other inputs, and it does not renew that.
     """
     if step.missing or "--fresh" in step.words:
         return ""
     try:
         return DONE if cli.is_done(list(step.present_words)) else ""
     except OtherOutput:
+        if step.renews:
+            return ""
         raise
     except Failure as error:
         return str(error)
@@ -163,7 +171,7 @@ class _Runner:
     def _run_one(self, k: int, step: Step, worker: "_Worker") -> str:
         self._told.begins(k, len(self._steps), step)
         began = time.monotonic()
-        code = worker.run(step.present_words)
+        code = worker.run(step.run_words)
         if code in AGREED_CODES:
             self._stopped_by = self._stopped_by or (signal.SIGUSR1 if code == COME_BACK_CODE else signal.SIGTERM)
         answer = DONE if code == 0 else f"its process died ({-code})" if code < 0 else f"exit code {code}"
