@@ -242,7 +242,7 @@ def append_rows(path: Path, rows: list[dict], replaces) -> list[dict]:
     old = read_rows([path]) if path.is_file() else []
     kept = [lean(row) for row in old if not any(replaces(row, new) for new in rows)]
     with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in [*kept, *rows])
+        file.writelines(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in [*kept, *rows])
         file.flush()
         os.fsync(file.fileno())
     return rows
