@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-import orjson
+import msgspec
 
 from benchmarks.measurements import REQUIRED, check_row, number_at, part_of, scenario_of, usable, whole_of
 from family.errors import UserError
@@ -73,8 +73,8 @@ def _remembering() -> Callable[[dict], tuple]:
 
     def find(row: dict) -> tuple:
         try:
-            text = orjson.dumps([row.get(key) for key in _DECIDES[row["kind"]]])
-        except TypeError:  # what no JSON holds, as a function may be given
+            text = msgspec.json.encode([row.get(key) for key in _DECIDES[row["kind"]]])
+        except (TypeError, ValueError, OverflowError):  # what no JSON holds, as a function may be given
             return setting_of(row)
         setting = by_text.get(text)
         if setting is None:
@@ -146,8 +146,8 @@ def _member(latency: dict | None, accuracy: dict | None) -> dict:
     times = part_of(latency, "latency_ms", dict)
     best, of_batch = None, None
     for found in part_of(latency, "throughput", list):
-        rate = number_at(found, "images_per_s") if found.get("valid", True) else None
-        if rate and (best is None or rate > best):
+        rate = number_at(found, "images_per_s")
+        if rate and found.get("valid", True) and (best is None or rate > best):
             best, of_batch = rate, found.get("batch")
     member = {
         "member": row["member"], "scheme": row["scheme"], "scope": row["scope"], "model_sha256": row["model_sha256"], "latency": latency, "accuracy": accuracy,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import orjson
+import msgspec
 
 from family.errors import UserError
 
@@ -54,12 +54,16 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def read_rows(paths: Iterable[Path], keep: Callable[[dict, bytes], dict | None] | None = None) -> list[dict]:
+def read_rows(
+    paths: Iterable[Path], keep: Callable[[dict, bytes], dict | None] | None = None, decode: Callable[[bytes], dict | None] | None = None
+) -> list[dict]:  # fmt: skip
     """Read measurements from JSON lines. Each line is parsed and checked as a whole.
 
     Args:
         keep: returns what is kept of a row that was checked, given its line too, or None; by default all of it. What is not kept leaves its memory to
             the next line, which saves more time than it takes.
+
+        decode: returns what is kept of a line that holds no error, or None where `keep` is to say.
 
     Raises:
         UserError: a file is missing, or a line is no measurement that this version reads; names both.
@@ -70,8 +74,11 @@ def read_rows(paths: Iterable[Path], keep: Callable[[dict, bytes], dict | None] 
             with open(path, "rb", buffering=_CHUNK) as file:
                 for number, line in enumerate(file, 1):
                     if not line.isspace():
-                        row = _read_line(line, path, number)
-                        if keep is None or (row := keep(row, line)) is not None:
+                        row = decode and decode(line)
+                        if row is None:
+                            row = _read_line(line, path, number)
+                            row = keep(row, line) if keep else row
+                        if row is not None:
                             rows.append(row)
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}; give a file that `family bench` wrote") from error
@@ -80,8 +87,8 @@ def read_rows(paths: Iterable[Path], keep: Callable[[dict, bytes], dict | None] 
 
 def _read_line(line: bytes, path: Path, number: int) -> dict:
     try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
+        row = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError as broken:
@@ -210,7 +217,7 @@ def scenario_of(row: dict) -> tuple[str, int, float | None]:
 def whole_of(row: dict) -> dict:
     """Return all of a row of which a part was kept, or the row."""
     whole = row.get(WHOLE, row)
-    return orjson.loads(whole) if isinstance(whole, bytes) else whole
+    return msgspec.json.decode(whole) if isinstance(whole, bytes) else whole
 
 
 def number_at(row: dict | None, *keys: str) -> float | None:

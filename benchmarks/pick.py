@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks.answers import by_accuracy, by_cost, misses_of, nearest_of, runners_up, tell_nothing
 from benchmarks.candidates import NoMember, candidates_of, needed_for, told
+from benchmarks.decoding import decoder_for
 from benchmarks.measurements import check_row, read_rows, uncollected
 from family.errors import NothingFits, UserError
 from family.progress import next_command
@@ -65,7 +66,7 @@ def _pick_member(args: argparse.Namespace) -> int:
     wanted = _wanted(args)
     _check(wanted)  # before anything is read
     with uncollected():
-        found = _pick(read_rows(args.results, needed_for(wanted)), wanted)
+        found = _pick(read_rows(args.results, needed_for(wanted), decoder_for(wanted.metric, wanted.scope)), wanted)
     if args.copy_to:
         from benchmarks.copying import copy_picked
 
@@ -175,8 +176,6 @@ def _pick(rows: Sequence[dict], wanted: Wanted) -> dict:
 
 
 def _check(wanted: Wanted) -> None:
-    if wanted.batch > 1 and wanted.max_memory_mb is not None:
-        raise UserError("--max-memory-mb is of single images, the only queries whose memory is measured; leave out --batch or --max-memory-mb")
     if wanted.percentile not in PERCENTILES:
         raise UserError(f"--percentile is one of {', '.join(PERCENTILES)}; got {wanted.percentile}")
     for name, (low, high, told_range) in _RANGES.items():

@@ -502,8 +502,12 @@ def test_the_bound_of_the_percentile_that_was_asked_for_is_told(tmp_path, capsys
         assert told in capsys.readouterr().out
 
 
-def test_memory_is_of_single_images():
-    with pytest.raises(UserError, match="leave out --batch or --max-memory-mb"):
+def test_memory_is_that_of_queries_of_the_batch():
+    rows = measured("a", 1, 0.9, peak_memory_mb=80) + measured("a", 3, 0.9, batch=8, peak_memory_mb=120)
+    assert pick(rows, budget_ms=10, max_memory_mb=100)["member"] == "a"
+    with pytest.raises(NothingFits, match="120 MB"):
+        pick(rows, budget_ms=10, batch=8, max_memory_mb=100)
+    with pytest.raises(NothingFits, match="its memory was not measured"):
         pick(measured("a", 1, 0.9, batch=8), budget_ms=10, batch=8, max_memory_mb=100)
 
 

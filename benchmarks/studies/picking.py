@@ -3,7 +3,7 @@
     python -m benchmarks.studies.picking RESULTS.jsonl [--rows 10000] [--machine NAME] [--out FILE]
 
 The measurements are those of RESULTS.jsonl again and again, whole, as `family bench` wrote them: each time of other files and bundles, with other times
-and accuracies. Beside the command, orjson alone reads the same lines in a process of its own: it is the limit of whoever reads all of them.
+and accuracies. Beside the command, a process of its own makes objects of the same lines: it is the limit of whoever makes all of them.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from benchmarks.measurements import REQUIRED, read_rows
 from family.outputs import write_json
 
 N_TIMES = 9
-_LIMIT = "import orjson, sys\nwith open(sys.argv[1], 'rb', buffering=2**20) as file:\n    for line in file:\n        orjson.loads(line)"
+_LIMIT = "import msgspec, sys\nwith open(sys.argv[1], 'rb', buffering=2**20) as file:\n    for line in file:\n        msgspec.json.decode(line)"
 
 
 def main() -> int:
@@ -78,10 +78,10 @@ def _scaled(value: object, scale: float) -> object:
 
 
 def _time_all(path: Path) -> dict:
-    """Time the command, orjson on the same file, and the start of Python, in turns."""
+    """Time the command, reading all of the same file, and the start of Python, in turns."""
     sides = {
         "pick": [sys.executable, "-m", "family.cli", "pick", str(path), "--budget-ms", "20", "--json"],
-        "orjson": [sys.executable, "-c", _LIMIT, str(path)],
+        "objects": [sys.executable, "-c", _LIMIT, str(path)],
         "start": [sys.executable, "-c", "pass"],
     }
     seconds: dict[str, list[float]] = {name: [] for name in sides}

@@ -1,0 +1,116 @@
+"""Lines decoded for one question: what is kept is what the plain way keeps, and no line that it refuses is taken."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.candidates import needed_for
+from benchmarks.decoding import decoder_for
+from benchmarks.measurements import WHOLE, check_row, read_rows
+from benchmarks.pick import Wanted, _pick, pick
+from family.errors import UserError
+
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "caltech101-amd-epyc-2.jsonl"
+ROWS = read_rows([RESULTS])
+METRICS = ("top1.micro", "top1.macro", "top5.micro", "levels.2.summed.macro", "levels.1.micro", "thirds.tail.macro", "hierarchical.f1",
+           "listings.levels.2.micro")  # fmt: skip
+ODD = st.one_of(st.none(), st.booleans(), st.integers(-3, 10**16), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=4),
+                st.sampled_from([[], {}, {"micro": 2}, {"name": 3}, [[1]]]))  # fmt: skip
+
+
+def line_of(row: dict) -> bytes:
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def plainly(line: bytes, wanted: Wanted) -> dict | None:
+    """Return what the plain way keeps of a line, without the line itself.
+
+    Raises:
+        UserError: it refuses the line.
+    """
+    row = json.loads(line)
+    check_row(row, "here")
+    return needed_for(wanted)(row, line)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_question_gets_the_same_answer_from_what_is_decoded_for_it(metric, tmp_path):
+    wanted = Wanted(budget_ms=12.0, metric=metric)
+    found = read_rows([RESULTS], needed_for(wanted), decoder_for(metric, "general"))
+    lines = [line for line in RESULTS.read_bytes().splitlines(keepends=True) if line.strip()]
+    assert all(decoder_for(metric, "general")(line) is not None for line in lines), "the plain way is for others' rows"
+    try:
+        assert _pick(found, wanted) == pick(ROWS, budget_ms=12.0, metric=metric)
+    except UserError as error:
+        with pytest.raises(type(error)) as plain:
+            pick(ROWS, budget_ms=12.0, metric=metric)
+        assert str(plain.value) == str(error)
+
+
+def places(value: object, path: tuple = ()) -> list[tuple]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [*([path] if path else []), *(place for key, part in inner for place in places(part, (*path, key)))]
+
+
+def changed(row: dict, path: tuple, value: object, drop: bool) -> dict:
+    row = json.loads(json.dumps(row))
+    at = row
+    for key in path[:-1]:
+        at = at[key]
+    if drop:
+        del at[path[-1]]
+    else:
+        at[path[-1]] = value
+    return row
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_no_line_is_taken_that_the_plain_way_refuses_and_what_is_kept_is_the_same(data):
+    row = data.draw(st.sampled_from(ROWS))
+    row = changed(row, data.draw(st.sampled_from(places(row))), data.draw(ODD), data.draw(st.booleans()))
+    wanted = Wanted(metric=data.draw(st.sampled_from(METRICS)))
+    line = line_of(row)
+    found = decoder_for(wanted.metric, wanted.scope)(line)
+    if found is None:
+        return
+    kept = plainly(line, wanted)
+    for key, value in found.items():
+        if key == WHOLE:
+            assert value == line
+        elif key == "metrics":
+            asked = {name: kept["metrics"].get(name) for name in ("top1", wanted.metric.partition(".")[0])}
+            assert covers(asked, {name: value.get(name) for name in asked})
+        else:
+            assert covers(kept.get(key), value)
+
+
+def covers(whole: object, part: object) -> bool:
+    """Say whether a value holds another one: of an object, some fields, each of which it holds."""
+    if isinstance(part, dict) and isinstance(whole, dict):
+        return all(key in whole and covers(whole[key], value) for key, value in part.items())
+    return whole == part
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda line: line[:-20],
+        lambda line: line.replace(b'"animals"', b'"\xff"'),
+        lambda line: line.replace(b'"n":', b'"n":NaN,"m":'),
+        lambda line: line[:-2] + b',"deep":' + b"[" * 10_000 + b"]" * 10_000 + b"}\n",
+        lambda line: b"[" + line.strip() + b"]\n",
+        lambda line: line.replace(b'"schema":2', b'"schema":99'),
+    ],
+)
+def test_a_broken_line_is_left_to_what_names_it(spoil, tmp_path):
+    for kind in ("accuracy", "latency"):
+        row = next(row for row in ROWS if row["kind"] == kind and row["scope"] == "animals")
+        path = tmp_path / f"{kind}.jsonl"
+        path.write_bytes(line_of(ROWS[0]) + spoil(line_of(row)))
+        assert decoder_for("top1.micro", "general")(spoil(line_of(row))) is None
+        with pytest.raises(UserError, match=r"(line 2|not UTF-8)"):
+            read_rows([path], needed_for(Wanted()), decoder_for("top1.micro", "general"))
