@@ -2,7 +2,7 @@
 
 python -m benchmarks.studies.exports DATASET --run RUN [--run RUN ...] --work DIR --out benchmarks/results/exports.json
 
-The tables of export/README.md are written from the result by `python -m benchmarks.studies.exports_page export/README.md RESULT.json PEERS.jsonl VERSUS.json`.
+The tables of export/README.md are written from results by `python -m benchmarks.studies.exports_page export/README.md PEERS.jsonl VERSUS.json RESULT.json ...`.
 Killed, the same command goes on: what is exported and evaluated in DIR is passed over.
 """
 
@@ -49,7 +49,7 @@ def measure(args: argparse.Namespace) -> dict:
     bundles = [args.work / "bundles" / run.name for run in args.run]
     evaluate_bundles(args, bundles, run_steps([exporting(args, *pair) for pair in zip(args.run, bundles, strict=True)]))
     result = {
-        "schema": 1,
+        "schema": 2,  # 1 had verdicts by point estimates, and no cost of the export
         "kind": "exports",
         "at": now(),
         "command": f"python -m benchmarks.studies.exports DATASET {'--run RUN ' * len(args.run)}--work DIR --out FILE.json",
@@ -74,7 +74,7 @@ def member(work: Path, name: str, dataset: Dataset) -> dict:
         "name": card["name"],
         "mb": {scheme: card["schemes"][scheme]["size_mb"] for scheme in SCHEMES},
         **{key: int8[key] for key in ("made", "proof", "speed")},
-        "verdict": {key: int8["gate"].get(key) for key in ("verdict", "drop_points", "interval", "decided_by")},
+        "verdict": {key: int8["gate"].get(key) for key in ("verdict", "n", "drop_points", "interval", "decided_by", "needs_rows")},
         **{f"export_{key}": card["export"].get(key) for key in ("s", "peak_memory_mb")},
         "candidates": read_candidates(bundle / "candidates.csv"),
         "loss": loss(rows, *(work / "evaluations" / f"{name}-{scheme}" for scheme in SCHEMES)),

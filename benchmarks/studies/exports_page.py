@@ -1,6 +1,6 @@
 """The tables of export/README.md: what exports came to, the same models in other runtimes, and files against others' files.
 
-python -m benchmarks.studies.exports_page export/README.md RESULT.json PEERS.jsonl VERSUS.json
+python -m benchmarks.studies.exports_page export/README.md PEERS.jsonl VERSUS.json RESULT.json ...
 
 of `benchmarks.studies.exports`, `family bench --peers`, and a list of what `benchmarks.peers.versus` printed. A test holds the page to the checked-in results.
 """
@@ -15,22 +15,25 @@ from family.outputs import read_json, whole_file
 
 LEAST_ROWS = 10  # of a category, for macro: of one with fewer, a single row would move it by more than the gate's bound over all
 N_SHOWN = 8  # candidates of a member in the page
+MOST_ROWS = 1_000_000  # that anybody would label to decide
+OLD_VERDICTS = (" Verdicts are of the gate as it was then: `pass` where no point estimate lost more than 0.5 points; it is `undecided` now, unless the "
+                "interval ends there.")  # fmt: skip
 MARKS = ("<!-- exports: written by benchmarks.studies.exports_page -->", "<!-- end of exports -->")
 PEER_MARKS = ("<!-- peers: written by benchmarks.studies.exports_page -->", "<!-- end of peers -->")
 
 
 def main() -> int:
-    page, result, peers, versus = map(Path, sys.argv[1:5])
-    text = write_tables(page.read_text(encoding="utf-8"), read_json(result), read_rows([peers]), read_json(versus))
+    page, peers, versus, *results = map(Path, sys.argv[1:])
+    text = write_tables(page.read_text(encoding="utf-8"), [read_json(path) for path in results], read_rows([peers]), read_json(versus))
     with whole_file(page) as partial:
         partial.write_text(text, encoding="utf-8")
     return 0
 
 
-def write_tables(page: str, result: dict, peers: list[dict], versus: list[dict]) -> str:
+def write_tables(page: str, results: list[dict], peers: list[dict], versus: list[dict]) -> str:
     """Return the page with its tables written anew."""
     others = "\n\n".join([peer_table.NOTE, peer_table.markdown(peers), render_versus(versus)])
-    return splice(splice(page, render(result), *MARKS), others, *PEER_MARKS)
+    return splice(splice(page, "\n".join(map(render, results)), *MARKS), others, *PEER_MARKS)
 
 
 def render_versus(found: list[dict]) -> str:
@@ -47,11 +50,12 @@ def render(result: dict) -> str:
     """Return the tables of a result as Markdown."""
     members = [m for m in result["members"] if "refused" not in m]
     levels = list(max((m["loss"] for m in members), key=len))
-    refused = [f"| {m['name']} | refused: {m['refused']} |" + " |" * 7 for m in result["members"] if "refused" in m]
+    refused = [f"| {m['name']} | refused: {m['refused']} |" + " |" * 8 for m in result["members"] if "refused" in m]
     lines = ["**The proof**: what ONNX Runtime makes of each int8 file when it opens it, and how it stands against its own fp32 (one thread, in turns, when "
-             "it was exported).", "",
-             "| member | convolutions in int8 | in float | BatchNorm | Transpose | weights in float, MB | MB (of fp32's) | speed of fp32's | verdict |",
-             "|---|---:|---:|---:|---:|---:|---|---|---|",
+             f"it was exported), on {result['machine']['cpu']} {_vnni(result['machine'])}.{'' if result['schema'] > 1 else OLD_VERDICTS}", "",
+             "| member | convolutions in int8 | in float | BatchNorm | Transpose | weights in float, MB | MB (of fp32's) | speed of fp32's | verdict "
+             "| export took |",
+             "|---|---:|---:|---:|---:|---:|---|---|---|---|",
              *(_proof_line(m) for m in members), *refused, "",
              f"**The loss** on the test rows of {result['dataset']['name']}, in points at each level of the tree, with 95 % intervals by listing; less than 0 "
              f"is a gain. Macro is over the nodes with at least {LEAST_ROWS} rows.", "",
@@ -66,8 +70,17 @@ def _proof_line(m: dict) -> str:
     proof, (low, high) = m["proof"], m["speed"]["interval"]
     cells = [m["name"], proof["int8_convolutions"], proof["float_convolutions"], proof["batchnorms"], proof["transposes"], f"{proof['float_weights_mb']:.2f}",
              f"{m['mb']['int8']:.1f} ({m['mb']['int8'] / m['mb']['fp32']:.2f})", f"{m['speed']['ratio']:.2f} ({low:.2f} to {high:.2f})",
-             f"{m['verdict']['verdict']}"]  # fmt: skip
+             _verdict(m["verdict"]), f"{m['export_s']:.0f} s, {m['export_peak_memory_mb'] / 1024:.1f} GB" if m.get("export_s") else ""]  # fmt: skip
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def _vnni(machine: dict) -> str:
+    return f"{'with' if any('vnni' in feature for feature in machine['features']) else 'without'} VNNI"
+
+
+def _verdict(found: dict) -> str:
+    needs = found.get("needs_rows")
+    return found["verdict"] + (f", about {needs:,} images would decide" if needs and needs <= MOST_ROWS else "")
 
 
 def _loss_lines(m: dict, levels: list[str]) -> list[str]:
