@@ -58,7 +58,7 @@ def boards(rows: Sequence[dict], are_checked: bool = False) -> list[dict]:
 
 
 def _is_newer(row: dict, known: dict) -> bool:
-    at, before = str(row.get("at")), str(known.get("at"))
+    at, before = str(row.get("at") or ""), str(known.get("at") or "")
     return at > before or (at == before and _text(row) >= _text(known))  # of one second: one of them, whatever the order
 
 

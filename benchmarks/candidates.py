@@ -116,7 +116,7 @@ def _newest(boards: list[dict]) -> tuple[list[dict], list[dict]]:
     """Return the boards of what the machine was last, and {"member", "why"} of what was timed before an upgrade or on another machine of its name."""
     states = [state_of(board["machine"]) for board in boards]
     timed = [(state, [member for member in board["members"] if member["latency"]]) for state, board in zip(states, boards, strict=True)]
-    _, last = max(((max(str(member["latency"].get("at")) for member in members), state) for state, members in timed), default=("", ()))
+    _, last = max(((max(str(member["latency"].get("at") or "") for member in members), state) for state, members in timed), default=("", ()))
     left_out = [{"member": member["member"], "why": f"timed {_told_state(member['latency'])}, and not as the newest"}
                 for state, members in timed if state != last for member in members]  # fmt: skip
     left_out.sort(key=lambda one: (one["member"], one["why"]))

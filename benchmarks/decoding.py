@@ -1,7 +1,7 @@
 """Lines of results, decoded for one question: the whole line is checked as `read_rows` does, and only what picking looks at becomes objects.
 
 Most of a results file are curves and metrics that one question does not ask for. What this can't take as it is, it leaves to the plain way, which takes it or
-says what is wrong: a test holds the two together.
+says what is wrong: a test holds the two together. One thing it lets pass: a number too large for a float (1e999) where nobody looks.
 """
 
 from collections.abc import Callable

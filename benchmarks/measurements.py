@@ -217,7 +217,10 @@ def scenario_of(row: dict) -> tuple[str, int, float | None]:
 def whole_of(row: dict) -> dict:
     """Return all of a row of which a part was kept, or the row."""
     whole = row.get(WHOLE, row)
-    return msgspec.json.decode(whole) if isinstance(whole, bytes) else whole
+    try:
+        return msgspec.json.decode(whole) if isinstance(whole, bytes) else whole
+    except msgspec.DecodeError as error:  # of a line of which a part was decoded
+        raise UserError(f"the row of {row['member']} can't be read whole ({error}); remove the line or measure again") from error
 
 
 def number_at(row: dict | None, *keys: str) -> float | None:

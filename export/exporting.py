@@ -17,7 +17,7 @@ from export.learned import quantize_learned
 from export.metadata import write_metadata
 from export.proof import count_operators, opset_of, prove, why_not_int8
 from export.quantize import halve
-from export.rows import N_JUDGED_ON, calibration_rows, held_back_rows
+from export.rows import calibration_rows, held_back_rows
 from export.runtime import Predictor, Settings, in_parts, part_size, run_unfused
 from export.search import report_accuracy, search, summary, tell_choice, write_candidates
 from export.speed import compare_speed, tell_speed
@@ -40,8 +40,8 @@ class Gate:
     """How smaller schemes are judged."""
 
     max_drop: float  # points that they may lose
-    strict: bool = False  # a scheme of which the validation rows don't decide is refused too
-    n_rows: int = N_JUDGED_ON  # validation rows, at most
+    strict: bool  # a scheme of which the validation rows don't decide is refused too
+    n_rows: int  # validation rows, at most
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, gate_
     began = time.monotonic()
     model, card = load_calibrated(run)
     how = Preprocessing.from_card(card["preprocessing"])
-    val = held_back_rows(dataset, card, gate_of.n_rows)
+    val = held_back_rows(dataset, card)
     with whole_folder(out, made_of) as folder:
         card = {**card, "schemes": {}, "export": {"calibration_dataset": dataset.digest}}
         fp32 = folder / "model.fp32.onnx"
@@ -84,7 +84,7 @@ def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, gate_
         refused = _write_saved_model(model, how, folder, card, samples, pixels) if saved_model else []
         smaller = [name for name in MAKERS if name in schemes]
         with tempfile.TemporaryFile(dir=folder) as file:
-            judged = _judge_on(folder, card, val, how, file) if smaller else None
+            judged = _judge_on(folder, card, held_back_rows(dataset, card, gate_of.n_rows), how, file) if smaller else None
             for scheme in smaller:
                 refused += _export_smaller(scheme, folder, card, dataset, judged, how, gate_of)
         if "fp32" not in schemes:

@@ -19,9 +19,9 @@ def count_operators(path: Path) -> dict[str, int]:
     return _count(onnx.load(path, load_external_data=False))
 
 
-def opset_of(model: onnx.ModelProto) -> int:
-    """Return the version of ONNX's own operators that a model is written in."""
-    return next(opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx"))
+def opset_of(model: onnx.ModelProto) -> int | None:
+    """Return the version of ONNX's own operators that a model is written in, None where it names none."""
+    return next((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), None)
 
 
 def _count(model: onnx.ModelProto) -> dict[str, int]:

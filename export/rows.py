@@ -14,7 +14,7 @@ from family.errors import UserError
 
 N_CALIBRATION = 128
 N_RANKED_ON = 128
-N_JUDGED_ON = 5000  # validation images, where there are as many
+N_SAMPLED_FROM = 5000  # validation images, of which a bundle stores some
 
 
 def calibration_rows(dataset: Dataset, card: dict) -> tuple[Rows, Rows]:
@@ -32,7 +32,7 @@ def calibration_rows(dataset: Dataset, card: dict) -> tuple[Rows, Rows]:
     return train.take(chosen[~ranked_on]), train.take(chosen[ranked_on])
 
 
-def held_back_rows(dataset: Dataset, card: dict, at_most: int = N_JUDGED_ON) -> Rows:
+def held_back_rows(dataset: Dataset, card: dict, at_most: int = N_SAMPLED_FROM) -> Rows:
     """Return validation rows, drawn with a seed where there are more.
 
     Test rows are never touched here, and training rows would flatter what was calibrated on them.

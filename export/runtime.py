@@ -13,7 +13,7 @@ import onnxruntime as ort
 
 from export.bundle import Bundle
 from family.data.images import decode_image
-from family.errors import Failure, UserError, unknown_name
+from family.errors import Failure, UserError, first_line, unknown_name
 from family.machine import n_cores
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
@@ -131,7 +131,7 @@ def open_session(path: str, settings: Settings, profile: str | None = None) -> o
     try:
         return ort.InferenceSession(path, options, providers=providers)
     except Exception as error:  # ONNX Runtime raises several kinds of its own
-        raise Failure(f"{path}: ONNX Runtime can't open it: {str(error).splitlines()[0][:200]}") from error
+        raise Failure(f"{path}: ONNX Runtime can't open it: {first_line(error)}") from error
 
 
 def _wanted_providers(name: str) -> list[str]:

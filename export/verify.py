@@ -6,14 +6,13 @@ import math
 import numpy as np
 from PIL import Image
 
-from family.evaluation.paired import MIN_DIFFERING, Z_95, count_differing, macro_intervals, micro_interval
+from family.evaluation.paired import MIN_DIFFERING, MOST_ROWS, Z_95, count_differing, macro_bound, macro_intervals, micro_interval
 from family.evaluation.predictions import node_sums
 
 MAX_DP = 1e-5  # of the graph as it is written
 # Of the same graph with ONNX Runtime's fusions: its fused x * sigmoid(x) is an approximation. On a B0 trained from scratch and hostile
 # images, max |dp| is 9e-7 unfused, 1.5e-5 fused; with the sigmoid written as 1 / (1 + exp(-x)), which is not fused, 9e-7 again.
 MAX_DP_FUSED = 1e-4
-MOST_ROWS = 1_000_000  # that anybody would label to decide
 
 
 def hostile_images(px: int, seed: int = 0) -> np.ndarray:
@@ -67,9 +66,10 @@ def gate(
     """Judge a scheme by its loss of accuracy against fp32 on the same rows, micro and macro, at every level of the tree: of the node of the best leaf, and
     of the node with the largest sum over its leaves, which is what is answered there.
 
-    A figure surely stays when its interval ends within what may be lost, and surely falls when it begins beyond; of a macro figure, whose interval is too
-    narrow where categories have one or two listings, only when at least MIN_DIFFERING listings differ. Intervals are those of `family.evaluation.paired`,
-    with listings as the unit, each for itself: of a scheme that loses just what it may, more than one in forty fails.
+    A figure surely stays when its interval ends within what may be lost, and surely falls when it begins beyond. Intervals are those of
+    `family.evaluation.paired`, with listings as the unit, each for itself: of a scheme that loses just what it may, more than one in forty fails. That of a
+    macro figure is too narrow where categories have one or two listings: it falls only when at least MIN_DIFFERING listings differ, and ends no sooner than
+    `macro_bound`, which makes room in each category for what two rows would say.
 
     Args:
         reference, scheme: float32 [n, n_classes] probabilities.
@@ -95,18 +95,20 @@ def gate(
     for (k, kind), d in lost.items():
         counts = np.bincount(truth[k])
         means = (np.bincount(truth[k], d) / np.maximum(counts, 1))[counts > 0]
-        both = {"micro": _loss(d.mean(), micro_interval(d, listings)), "macro": _loss(means.mean(), macro[same[k, kind]])}
+        low, high = macro[same[k, kind]]
+        both = {"micro": _loss(d.mean(), micro_interval(d, listings)), "macro": _loss(means.mean(), (low, max(high, macro_bound(d, truth[k], listings))))}
         found.setdefault(str(k), {}).update({"summed": both} if kind else both)
-        n_differing = count_differing(d, listings)
-        figures |= {f"levels.{k}{kind}.micro": (both["micro"], MIN_DIFFERING), f"levels.{k}{kind}.macro": (both["macro"], n_differing)}
-    falls = {name: one for name, (one, n) in figures.items() if one["interval"][0] > max_drop_points and n >= MIN_DIFFERING}
-    opened = {name: one for name, (one, _) in figures.items() if one["interval"][1] > max_drop_points}
+        sizes = {"micro": np.array([len(d)]), "macro": counts[counts > 0]}
+        n_differing = {"micro": MIN_DIFFERING, "macro": count_differing(d, listings)}
+        figures |= {f"levels.{k}{kind}.{one}": (both[one], n_differing[one], _least_half(sizes[one])) for one in both}
+    falls = {name: one for name, (one, n, _) in figures.items() if one["interval"][0] > max_drop_points and n >= MIN_DIFFERING}
+    opened = {name: one for name, (one, *_) in figures.items() if one["interval"][1] > max_drop_points}
     verdict = "fail" if falls else "undecided" if opened else "pass"
     told = {"n": len(labels), **found[str(len(levels))]["micro"], "agreement": float((base == answers).mean()), "verdict": verdict, "levels": found}
     if falls:
         told["decided_by"] = max(falls, key=lambda name: falls[name]["drop_points"])
     elif opened:
-        needed = {name: _rows_to_decide(one, len(labels), max_drop_points, name.split(".")[-1], figures[name][1]) for name, one in opened.items()}
+        needed = {name: _rows_to_decide(*figures[name], len(labels), max_drop_points) for name in opened}
         told["decided_by"] = max(needed, key=needed.get)
         told["needs_rows"] = needed[told["decided_by"]]
     return told
@@ -137,16 +139,23 @@ def _loss(drop: float, interval: tuple[float, float]) -> dict:
     return {"drop_points": float(100 * drop), "interval": [100 * end for end in interval]}
 
 
-def _rows_to_decide(loss: dict, n: int, max_drop_points: float, kind: str, n_differing: int) -> int:
-    """Return about how many rows make the interval of this loss end, or begin, at what may be lost."""
+def _least_half(sizes: np.ndarray) -> float:
+    """Return half the interval, in points, of categories of so many rows where none differs."""
+    return 100 * Z_95 * float(np.sqrt((1 / (sizes + 2.0) ** 2).sum())) / len(sizes)
+
+
+def _rows_to_decide(loss: dict, n_differing: int, least_half: float, n: int, max_drop_points: float) -> int:
+    """Return about how many rows make the interval of this loss end, or begin, at what may be lost.
+
+    Its half narrows with the square root of their number, but for the part that it has where none differs, which narrows with their number: with r the
+    rows that there are over those that decide, what may be lost less the loss is the root of spread^2 r + least_half^2 r^2.
+    """
     drop, (low, high) = loss["drop_points"], loss["interval"]
     if low > max_drop_points:  # and too few listings differ
         return math.ceil(n * MIN_DIFFERING / max(n_differing, 1))
-    away = max(abs(drop - max_drop_points), 1e-6) / 100
-    if kind == "macro":  # it narrows with the square root of their number
-        end = high - drop if drop <= max_drop_points else drop - low
-        return max(n + 1, math.ceil(n * (end / 100 / away) ** 2))
-    # So does that of micro, but for the two rows that it adds: half of it is Z sqrt(s N + 1) / N, with s from its width at n.
-    s = max(((high - low) / 200 * (n + 2) / Z_95) ** 2 - 1, 0) / n
-    step = away / Z_95
-    return max(n + 1, math.ceil((s + math.hypot(s, 2 * step)) / (2 * step**2)))
+    away = max(abs(drop - max_drop_points), 1e-4)
+    half = max(high - drop if drop <= max_drop_points else drop - low, 1e-9)
+    least = min(least_half, half)
+    spread = half**2 - least**2
+    r = 2 * away**2 / (spread + math.sqrt(spread**2 + 4 * least**2 * away**2))
+    return max(n + 1, math.ceil(n / r))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from family.data.images import decode_image
-from family.errors import Failure, UserError, unknown_name
+from family.errors import Failure, UserError, first_line, unknown_name
 from family.progress import next_command
 
 AGREEMENT = 0.99  # of the best classes on the stored inputs
@@ -106,7 +106,7 @@ def _files(folder: Path, card: dict) -> Iterator[dict]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         yield _check("labels", False, f"labels.json can't be read: {error}")
     known = {"card.json", "made_of.json", "labels.json", *card.get("files", {}), *(entry["file"] for entry in card["schemes"].values())}
-    there = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    there = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
     if others := [name for name in there if name not in known]:
         yield _unknown("other files", f"the card tells nothing of {', '.join(others[:5])}{' and more' * (len(others) > 5)}")
 
@@ -124,7 +124,10 @@ def _graph(path: Path, scheme: str, card: dict) -> Iterator[dict]:
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's own, whose name its versions change
-        yield _check(f"{scheme} graph", False, f"it can't be read: {str(error).splitlines()[0][:160]}")
+        yield _check(f"{scheme} graph", False, f"it can't be read: {first_line(error)}")
+        return
+    if opset_of(model) is None:
+        yield _check(f"{scheme} graph", False, "it names no version of ONNX's operators, or is empty")
         return
     outside = sorted(set(_from_elsewhere(model.graph)))
     yield _check(f"{scheme} graph", not outside, f"stands alone, opset {opset_of(model)}" if not outside else f"needs {', '.join(outside[:3])} from elsewhere")
@@ -136,7 +139,7 @@ def _graph(path: Path, scheme: str, card: dict) -> Iterator[dict]:
         yield _unknown(f"{scheme} metadata", "the file has none; it was exported by an earlier version")
     px, n = card["preprocessing"]["resolution_px"], len(card["classes"])
     found = {value.name: _shape(value) for value in [*model.graph.input, *model.graph.output]}
-    right = found.get("image") == ("uint8", (px, px, 3)) and found.get("probabilities") == ("float32", (n,)) and "embedding" in found
+    right = found.get("image") == ("uint8", (px, px, 3)) and found.get("probabilities") == ("float32", (n,)) and found.get("embedding", ("", ()))[0] == "float32"
     shown = ", ".join(f"{name} {kind} [N, {', '.join(map(str, dims))}]" for name, (kind, dims) in found.items())
     yield _check(f"{scheme} inputs and outputs", right, shown)
     claimed = card["schemes"][scheme].get("operators")
@@ -178,7 +181,7 @@ def _proof(path: Path, scheme: str, card: dict) -> Iterator[dict]:
     try:
         found = prove(path)
     except Exception as error:  # ONNX Runtime raises several kinds of its own
-        yield _check("int8 proof", False, f"ONNX Runtime can't open it: {str(error).splitlines()[0][:160]}")
+        yield _check("int8 proof", False, f"ONNX Runtime can't open it: {first_line(error)}")
         return
     claimed = card["schemes"][scheme].get("proof", {})
     differ = [f"{found[key]} {key.replace('_', ' ')}, the card says {claimed.get(key)}" for key in ("int8_convolutions", "float_convolutions")
@@ -193,6 +196,8 @@ def _shape(value) -> tuple[str, tuple]:
     import onnx
 
     kind = value.type.tensor_type
+    if not kind.elem_type:
+        return "untyped", ()
     dims = tuple(dim.dim_value or dim.dim_param or "?" for dim in kind.shape.dim[1:])
     return onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name, dims
 
@@ -211,7 +216,7 @@ def _saved_model(bundle) -> Iterator[dict]:
             pixels = np.stack([decode_image(data, bundle.preprocessing) for data in images])
             found = compare(bundle.folder / "saved_model" / VERSION, images, pixels, stored)
         except Exception as error:  # whatever keeps it from answering, it is not what the card claims
-            yield _check("saved_model answers", False, f"it can't be run: {str(error).splitlines()[0][:160]}")
+            yield _check("saved_model answers", False, f"it can't be run: {first_line(error)}")
             return
         why = why_unlike(found)
         yield _check("saved_model answers", not why, why or f"max |dp| {found['max_dp']:.1e} from fp32's stored ones, on {found['n']} images")
@@ -231,7 +236,7 @@ def _answers(bundle, scheme: str, provider: str, threads: int) -> Iterator[dict]
         predictor = Predictor(bundle, Settings(scheme, provider, threads))
         answers = np.stack([predictor.predict_bytes(data) for data in images])
     except Exception as error:  # whatever keeps it from answering, it is not what the card claims
-        yield _check(f"{scheme} answers", False, f"it can't be run: {str(error).splitlines()[0]}")
+        yield _check(f"{scheme} answers", False, f"it can't be run: {first_line(error)}")
         return
     if stored.shape != answers.shape:
         yield _check(f"{scheme} answers", False, f"the stored ones are of shape {stored.shape}, and the model's are {answers.shape}")

@@ -47,3 +47,8 @@ def unknown_name(kind: str, got: str, allowed: Iterable[str]) -> UserError:
     hint = f" Did you mean {close[0]!r}?" if close else ""
     shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     return UserError(f"unknown {kind} {got!r}.{hint} Allowed: {shown}")
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error of somebody else's says, cut to a line; its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

@@ -8,9 +8,9 @@ from pathlib import Path
 from family.card import read_card
 from family.data.dataset import open_dataset
 from family.errors import UserError
+from family.evaluation.paired import MOST_ROWS
 
 CANDIDATES = "candidates.csv"  # of a bundle whose int8 was searched
-MOST_ROWS = 1_000_000  # that anybody would label to decide
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +88,9 @@ def _card(card: dict) -> str:
 def _verdict(gate: dict | None) -> str:
     if not gate:
         return ""
-    needs = f", about {gate['needs_rows']:,} validation images would decide, there were {gate['n']:,}" if gate.get("needs_rows", 1e9) < MOST_ROWS else ""
+    needs = f" by {gate['decided_by']}" if gate.get("decided_by") else ""
+    if gate.get("needs_rows", MOST_ROWS + 1) <= MOST_ROWS:
+        needs += f", about {gate['needs_rows']:,} validation images would decide, there were {gate['n']:,}"
     return f", {gate['drop_points']:+.2f} points lost: {gate['verdict']}{needs}"
 
 

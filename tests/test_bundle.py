@@ -201,7 +201,8 @@ def test_a_file_that_takes_or_gives_something_else_than_its_card_says_is_not_ask
         {"preprocessing": {"resolution_px": px, "aspect": "stretch", "filter": "bilinear"}} for px in ("32", 0, 200_000, 32.5, True, None)
     ]
     + [{"node_ids": ["1"]}, {"node_ids": {"A": 1}}, {"schemes": ["fp32"]}, {"serve": "int8"}, {"serve": {"threads": "2"}}, {"serve": {"scheme": 8}},
-       {"dataset": "photos"}, {"files": {"labels.json": None}}, {"classes": [1, 2, 3]}],
+       {"dataset": "photos"}, {"files": {"labels.json": None}}, {"classes": [1, 2, 3]}, {"export": []}, {"training": 1},
+       {"refused": {"int8": None}}],
 )  # fmt: skip
 def test_a_card_with_another_kind_of_value_is_refused_in_one_line(bundle, changes, capsys):
     change_card(bundle, **changes)

@@ -11,6 +11,7 @@ from benchmarks.candidates import needed_for
 from benchmarks.decoding import decoder_for
 from benchmarks.measurements import WHOLE, check_row, read_rows
 from benchmarks.pick import Wanted, _pick, pick
+from family.cli import main
 from family.errors import UserError
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "caltech101-amd-epyc-2.jsonl"
@@ -114,3 +115,10 @@ def test_a_broken_line_is_left_to_what_names_it(spoil, tmp_path):
         assert decoder_for("top1.micro", "general")(spoil(line_of(row))) is None
         with pytest.raises(UserError, match=r"(line 2|not UTF-8)"):
             read_rows([path], needed_for(Wanted()), decoder_for("top1.micro", "general"))
+
+
+def test_a_number_out_of_range_where_nobody_looks_is_no_traceback(tmp_path, capsys):
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(RESULTS.read_bytes().replace(b'"trained"', b'"more": [1e999], "trained"'))
+    assert main(["pick", str(path), "--budget-ms", "20"]) == 2
+    assert "can't be read whole" in capsys.readouterr().err

@@ -198,7 +198,7 @@ def test_a_queue_of_one_worker_is_lindleys(rate):
         clock.now += seconds
 
     due = arrivals(rate, 400)
-    waited, took = serve(pipeline("a", clock, calls, answer=lambda k: service[k]), range(400), due, 1, clock, sleep)
+    waited, took, _ = serve(pipeline("a", clock, calls, answer=lambda k: service[k]), range(400), due, [0.0], clock, sleep)
     assert took == pytest.approx(service) and [k for _, k in calls] == list(range(400))
     expected = [service[0]]
     for k in range(1, 400):
@@ -232,10 +232,10 @@ def test_arrivals_are_a_poisson_process_that_a_seed_fixes():
 
 def test_workers_answer_at_the_same_time_and_a_failure_is_told():
     both = threading.Barrier(2, timeout=20)  # that one worker would wait at for ever
-    waited, took = serve({"answer": lambda k: both.wait()}, range(4), np.zeros(4), 2)
+    waited, took, _ = serve({"answer": lambda k: both.wait()}, range(4), np.zeros(4), [0.0, 0.0])
     assert (waited >= took - 1e-6).all() and len(took) == 4
     with pytest.raises(ZeroDivisionError):
-        serve({"answer": lambda k: 1 // 0}, range(4), np.zeros(4), 2)
+        serve({"answer": lambda k: 1 // 0}, range(4), np.zeros(4), [0.0, 0.0])
 
 
 def test_throughput_is_images_over_time_in_turns():

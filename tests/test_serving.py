@@ -1,6 +1,7 @@
 """The server scenario against queues that are known exactly: the waiting times of even service times under random arrivals (M/D/1)."""
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -85,8 +86,22 @@ def test_a_queue_goes_on_from_turn_to_turn_whoever_else_has_turns():
 
 def test_what_was_due_before_a_turn_begins_is_in_the_queue():
     clock = Clock()
-    waited, took = serve(clock.pipeline(), [0], np.array([0.0, 0.02, 0.1]), 1, clock, clock.go_on, begins_s=0.05)
+    waited, took, (free_s,) = serve(clock.pipeline(), [0], np.array([0.0, 0.02, 0.1]), [0.05], clock, clock.go_on)
+    assert free_s == pytest.approx(0.11)
     assert waited == pytest.approx([60, 50, 10]) and took == pytest.approx([10, 10, 10])
+
+
+def test_a_worker_that_is_still_busy_takes_no_query_and_holds_nobody_up():
+    """The second worker is free late: it sleeps until the first has answered all there is."""
+    answered, by = threading.Event(), []
+
+    def answer(query: int) -> None:
+        by.append(threading.get_ident())
+        if len(by) == 5:
+            answered.set()
+
+    _, _, (first, second) = serve({"answer": answer}, range(5), np.zeros(5), [2.0, 9.0], sleep=lambda seconds: answered.wait(60))
+    assert len(set(by)) == 1 and first >= 2.0 and second == 9.0
 
 
 def test_the_queries_before_the_steady_state_are_left_out():

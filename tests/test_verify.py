@@ -122,6 +122,18 @@ def test_a_rare_category_that_is_lost_fails_though_few_rows_are():
     assert "level 2, macro, loses 25.00 points" in tell_verdict(found)
 
 
+def test_categories_of_one_row_show_nothing_of_what_is_lost_there():
+    """Of 50 categories two have one row, which the scheme happens to keep: had it lost both, macro would lose 4 points."""
+    labels = np.concatenate([np.repeat(np.arange(48), 40), [48, 49]])
+    answers = np.eye(50, dtype=np.float32)[labels]
+    found = gate(answers, answers, labels, 0.5, [(np.arange(50), 50)], np.arange(len(labels)))
+    assert found["levels"]["1"]["macro"]["drop_points"] == 0 and found["levels"]["1"]["macro"]["interval"][1] > 1
+    assert (found["verdict"], found["decided_by"]) == ("undecided", "levels.1.macro")
+    more = np.concatenate([np.repeat(np.arange(48), 200), np.repeat([48, 49], 40)])
+    answers = np.eye(50, dtype=np.float32)[more]
+    assert gate(answers, answers, more, 0.5, [(np.arange(50), 50)], np.arange(len(more)))["verdict"] == "pass"
+
+
 def test_a_loss_that_lies_at_what_is_allowed_asks_for_no_number_of_rows():
     found = judged(12, 4, 1000, 0.7999)
     assert found["verdict"] == "undecided" and found["needs_rows"] > 1_000_000

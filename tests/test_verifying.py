@@ -9,6 +9,7 @@ import pytest
 from export.bundle import SAMPLES, open_bundle, sha256_of, write_samples
 from family.cli import main
 from family.data.ontology import from_leaves
+from family.errors import first_line
 from family.outputs import read_json, write_json
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
@@ -173,6 +174,19 @@ def in_another_file(folder):
     seal(folder)
 
 
+def empty(folder):
+    (folder / "model.fp16.onnx").write_bytes(b"")
+    seal(folder)
+
+
+def untyped(folder):
+    def change(model):
+        next(value for value in model.graph.output if value.name == "embedding").ClearField("type")
+
+    rewrite(folder, change)
+    seal(folder)
+
+
 def cut_short(folder):
     path = folder / "model.fp16.onnx"
     path.write_bytes(path.read_bytes()[:-40])
@@ -243,6 +257,7 @@ def claim_operators(folder):
         (outside_of_a_branch, ["fp16 graph", "fp16 answers"]),
         (in_another_file, ["fp16 graph", "fp16 answers"]),
         (cut_short, ["fp16 graph", "fp16 answers"]),
+        (empty, ["fp16 graph", "fp16 answers"]),
         (claim_int8, ["int8 proof"]),
         (claim_convolutions, ["int8 proof"]),
         (sharpen, ["fp32 answers"]),
@@ -270,6 +285,16 @@ def test_one_scheme_alone_is_asked_and_another_name_is_refused(whole, capsys):
     said = capsys.readouterr().out
     assert "fp16 answers" in said and "fp32 answers" not in said and "fp32 file" in said
     assert main(["verify", str(whole), "--scheme", "fp61"]) == 2 and "Did you mean 'fp16'" in capsys.readouterr().err
+
+
+def test_an_output_without_a_type_is_told(bundle, capsys):
+    untyped(bundle)
+    code, found, said = verified(bundle, capsys)
+    assert (code, found) == (1, ["fp16 inputs and outputs"]) and "embedding untyped" in said
+
+
+def test_an_error_without_a_text_is_told_by_its_kind():
+    assert first_line(MemoryError()) == "MemoryError" and first_line(ValueError("a\nb")) == "a"
 
 
 def test_an_output_of_another_name_is_told(bundle, capsys):

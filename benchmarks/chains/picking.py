@@ -83,7 +83,7 @@ def _timed(rows: Sequence[dict], evidence: Evidence, wanted) -> dict[str, dict]:
     if len({setting_of(row) for row in valid}) > 1:
         told = "; ".join(sorted({_told_setting(row) for row in valid}))
         raise UserError(f"members were timed with different settings or versions ({told}), of which no chain can be made; give results of one of them")
-    return {row["model_sha256"]: row for row in sorted(valid, key=lambda row: str(row.get("at")))}
+    return {row["model_sha256"]: row for row in sorted(valid, key=lambda row: str(row.get("at") or ""))}
 
 
 def _told_setting(row: dict) -> str:

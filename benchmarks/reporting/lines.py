@@ -25,7 +25,7 @@ def reported(rows: Sequence[dict]) -> list[dict]:
         member |= {key: (latency or accuracy).get(key) for key in ("variant", "resolution_px", "label")}
         member |= {key: number_at(latency, key) for key in ("size_mb", "n_parameters", "n_classes")}
         member |= {key: number_at(metrics, key, "micro") for key in ("top3", "top5")}
-        rates = [rate for row in part_of(latency, "throughput", list) if (rate := number_at(row, "from_bytes_per_s"))]
+        rates = [rate for row in part_of(latency, "throughput", list) if (rate := number_at(row, "from_bytes_per_s")) and row.get("valid", True)]
         member["from_bytes_per_s"] = max(rates, default=None)
         member["macro"] = number_at(metrics, "top1", "macro")
         for key, kind in (("top1", "micro"), ("macro", "macro")):

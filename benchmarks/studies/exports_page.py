@@ -11,11 +11,11 @@ from pathlib import Path
 from benchmarks.measurements import read_rows
 from benchmarks.peers import table as peer_table
 from benchmarks.readme import splice
+from family.evaluation.paired import MOST_ROWS
 from family.outputs import read_json, whole_file
 
 LEAST_ROWS = 10  # of a category, for macro: of one with fewer, a single row would move it by more than the gate's bound over all
 N_SHOWN = 8  # candidates of a member in the page
-MOST_ROWS = 1_000_000  # that anybody would label to decide
 OLD_VERDICTS = (" Verdicts are of the gate as it was then: `pass` where no point estimate lost more than 0.5 points; it is `undecided` now, unless the "
                 "interval ends there.")  # fmt: skip
 MARKS = ("<!-- exports: written by benchmarks.studies.exports_page -->", "<!-- end of exports -->")

@@ -58,7 +58,7 @@ def queries_needed(utilization: float) -> int:
 
 def probe(pipeline: Pipeline, queries: Sequence, rate: float, workers: int, clock: Callable = time.perf_counter) -> float:
     """Return the utilization that a rate makes, by what answering takes when all workers are busy."""
-    _, took = serve(pipeline, queries, np.zeros(_PROBED * workers), workers, clock)
+    _, took, _ = serve(pipeline, queries, np.zeros(_PROBED * workers), [0.0] * workers, clock)
     return rate * float(np.mean(took)) / 1000 / workers
 
 
@@ -67,23 +67,27 @@ def arrivals(rate: float, n: int, seed: int = 0) -> np.ndarray:
     return np.cumsum(np.random.default_rng(seed).exponential(1 / rate, n))
 
 
-def serve(pipeline: Pipeline, queries: Sequence, due_s: np.ndarray, n_workers: int = 1, clock: Callable = time.perf_counter,
-          sleep: Callable = time.sleep, begins_s: float = 0.0) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+def serve(pipeline: Pipeline, queries: Sequence, due_s: np.ndarray, free_s: Sequence[float] = (0.0,), clock: Callable = time.perf_counter,
+          sleep: Callable = time.sleep) -> tuple[np.ndarray, np.ndarray, list[float]]:  # fmt: skip
     """Answer queries that come at given times, in their order, by some workers; return float64 [n] twice, in ms: from when each was due to its answer,
-    and what answering it took.
+    and what answering it took; and when each worker became free.
 
     Nobody generates load: a worker that is free takes the next query and waits until it is due, so that one which is late has waited in a queue, and
     counts so. A generator that waited for answers would hide just that.
 
     Args:
-        begins_s: the time of the arrivals when this begins; what was due before is in the queue already.
+        free_s: when each worker is free, in the time of the arrivals. This begins when the first is and the first query is due;
+            what was due before is in the queue already.
     """
     waited, took = np.zeros(len(due_s)), np.zeros(len(due_s))
     lock, order, failed = threading.Lock(), iter(range(len(due_s))), []
-    start = clock() - begins_s
+    begins_s = max(min(free_s), float(due_s[0]) if len(due_s) else 0.0)
+    start, ends_s = clock() - begins_s, list(free_s)
 
-    def work() -> None:
+    def work(own: int) -> None:
         try:
+            if (ahead := start + free_s[own] - clock()) > 0:
+                sleep(ahead)
             while True:
                 with lock:
                     k = next(order, None)
@@ -96,17 +100,18 @@ def serve(pipeline: Pipeline, queries: Sequence, due_s: np.ndarray, n_workers: i
                 answer_query(pipeline, queries[k % len(queries)], clock)
                 ended = clock()
                 waited[k], took[k] = 1000 * (ended - start - due_s[k]), 1000 * (ended - began)
+                ends_s[own] = ended - start
         except BaseException as error:  # of a thread, which would be lost
             failed.append(error)
 
-    workers = [threading.Thread(target=work, daemon=True) for _ in range(n_workers)]
+    workers = [threading.Thread(target=work, args=(own,), daemon=True) for own in range(len(free_s))]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
     if failed:
         raise failed[0]
-    return waited, took
+    return waited, took, ends_s
 
 
 def serve_members(pipelines: Sequence[Pipeline], queries: Sequence[Sequence], loads: Sequence[Load], clock: Callable = time.perf_counter,
@@ -118,15 +123,14 @@ def serve_members(pipelines: Sequence[Pipeline], queries: Sequence[Sequence], lo
     """
     due = [arrivals(load.rate, load.n_transient + load.n) for load in loads]
     cuts = [np.linspace(0, len(own), TURNS + 1).astype(int) for own in due]
-    ends_s, found = [0.0] * len(loads), [[] for _ in loads]
+    free_s, found = [[0.0] * load.workers for load in loads], [[] for _ in loads]
     turns = [(m, turn) for turn in range(TURNS) for m in random.Random(turn).sample(range(len(loads)), len(loads))]
     for m, turn in progress(turns, f"{loads[0].rate:g} requests/s", unit="turns"):
         first, end = cuts[m][turn], cuts[m][turn + 1]
         own = [queries[m][k % len(queries[m])] for k in range(first, end)]
         answer_query(pipelines[m], queries[m][first % len(queries[m])], clock)  # untimed: its caches are those of the member before
         before, began = read(), clock()
-        waited, took = serve(pipelines[m], own, due[m][first:end], loads[m].workers, clock, sleep, ends_s[m])
-        ends_s[m] = max(ends_s[m], float(np.max(due[m][first:end] + waited / 1000, initial=0)))
+        waited, took, free_s[m] = serve(pipelines[m], own, due[m][first:end], free_s[m], clock, sleep)
         steady = max(0, loads[m].n_transient - first)
         if steady < end - first:
             found[m].append((waited[steady:], Turn(m, began, {"answer": took[steady:]}, between(before, read()))))

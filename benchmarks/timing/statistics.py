@@ -108,7 +108,7 @@ def _mixed(within: np.ndarray, spread: float, quantiles: Sequence[float]) -> np.
 
 
 def _chi_square(freedom: int, share: float) -> float:
-    """Return a quantile of the chi-square distribution, within 1 % from 5 degrees of freedom on. *Source*: Wilson and Hilferty 1931."""
+    """Return a quantile of the chi-square distribution, within 2 % from 5 degrees of freedom on. *Source*: Wilson and Hilferty 1931."""
     part = 2 / (9 * freedom)
     return freedom * max(1 - part + _NORMAL.inv_cdf(share) * math.sqrt(part), 1e-3) ** 3
 

@@ -2,6 +2,8 @@
 
 import collections
 import concurrent.futures
+import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
@@ -9,6 +11,7 @@ import numpy as np
 
 from family.data.dataset import Rows
 from family.data.images import ImageError, Preprocessing, decode_image, decode_sizes
+from family.errors import Failure
 from family.machine import n_cores
 
 
@@ -52,9 +55,19 @@ def _stack(batch: list[dict[Preprocessing, np.ndarray]]) -> dict[Preprocessing, 
     return {how: np.stack([images[how] for images in batch]) for how in batch[0]}
 
 
+def _reserve(file: BinaryIO, n_bytes: int) -> None:
+    """Make a file as long as it will be: on a disk that fills up while a mapped file grows, the system ends the process."""
+    try:
+        os.posix_fallocate(file.fileno(), 0, max(n_bytes, 1))
+    except OSError as error:
+        raise Failure(f"{n_bytes / 1e9:.1f} GB for decoded images can't be had ({error.strerror}); make room, or take fewer or smaller images") from error
+
+
 def decode_all(rows: Rows, how: Preprocessing, file: BinaryIO | None = None) -> np.ndarray:
     """Return uint8 [n, px, px, 3] of rows, as a model sees them; all of it is in memory, or in a file, from which it is read where it is used."""
     shape = (len(rows), how.resolution_px, how.resolution_px, 3)
+    if file is not None:
+        _reserve(file, math.prod(shape))
     pixels = np.empty(shape, np.uint8) if file is None else np.memmap(file, np.uint8, "w+", shape=shape)
     for row, image in enumerate(map_ahead(lambda row: decode_image(rows.read(row), how), range(len(rows)))):
         pixels[row] = image

@@ -10,6 +10,7 @@ Z_95 = 1.96
 N_DRAWS = 2000
 SEED = 0
 MIN_DIFFERING = 6
+MOST_ROWS = 1_000_000  # that anybody would label to decide
 METHOD = {
     "micro": "d is right (1) or wrong (0) of a way less that of the general model, row by row; D and n are the sums of d and of rows over a "
     "listing, C the listings, N the rows. Interval: m +- 1.96 sqrt(V), with m = sum D / (N + 2) and "
@@ -65,6 +66,27 @@ def macro_intervals(
             sums = np.bincount(truth, weights[rows] * differences[key][rows], minlength=len(found))
             draws[key][b] = (sums[found > 0] / found[found > 0]).mean()
     return {key: tuple(map(float, np.quantile(values, (0.025, 0.975)))) for key, values in draws.items()}
+
+
+def macro_bound(differences: np.ndarray, truth: np.ndarray, listings: np.ndarray) -> float:
+    """Return an upper bound of a macro difference that does not shrink to nothing where no row of a small category differs.
+
+    The mean over categories of m, and 1.96 times the root of the sum of their V: as `micro_interval` has them of all rows, of each category's own.
+
+    Args:
+        differences: [n], each -1, 0 or 1.
+        truth: int [n], true categories.
+        listings: int [n], from 0 on.
+    """
+    pairs, own = np.unique(np.stack([truth, listings]), axis=1, return_inverse=True)
+    own = own.ravel()
+    sums, sizes = np.bincount(own, differences), np.bincount(own)
+    counts = np.bincount(truth)
+    means = np.bincount(truth, differences) / (counts + 2)
+    squares = np.bincount(pairs[0], (sums - sizes * means[pairs[0]]) ** 2, len(counts))
+    present = counts > 0
+    variances = ((squares + 1 + 2 * means**2) / (counts + 2.0) ** 2)[present]
+    return float(min(1, means[present].mean() + Z_95 * np.sqrt(variances.sum()) / present.sum()))
 
 
 def count_differing(differences: np.ndarray, listings: np.ndarray) -> int:
