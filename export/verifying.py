@@ -139,7 +139,8 @@ def _graph(path: Path, scheme: str, card: dict) -> Iterator[dict]:
         yield _unknown(f"{scheme} metadata", "the file has none; it was exported by an earlier version")
     px, n = card["preprocessing"]["resolution_px"], len(card["classes"])
     found = {value.name: _shape(value) for value in [*model.graph.input, *model.graph.output]}
-    right = found.get("image") == ("uint8", (px, px, 3)) and found.get("probabilities") == ("float32", (n,)) and found.get("embedding", ("", ()))[0] == "float32"
+    embedding, _ = found.get("embedding", ("", ()))
+    right = found.get("image") == ("uint8", (px, px, 3)) and found.get("probabilities") == ("float32", (n,)) and embedding == "float32"
     shown = ", ".join(f"{name} {kind} [N, {', '.join(map(str, dims))}]" for name, (kind, dims) in found.items())
     yield _check(f"{scheme} inputs and outputs", right, shown)
     claimed = card["schemes"][scheme].get("operators")
