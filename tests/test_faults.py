@@ -70,7 +70,7 @@ def test_sigusr1_writes_a_checkpoint_at_one_step_and_another_number_of_ranks_goe
         if code:
             wait_until(lambda before=before: last_step(run, "step") > before + 3, process, "training")
             process.send_signal(signal.SIGUSR1)
-        _, said = process.communicate(timeout=300)
+        _, said = process.communicate(timeout=600)
         assert process.returncode == code, said
         if code:
             assert f"a checkpoint of step {last_step(run, 'checkpoint')} is written" in said
@@ -135,7 +135,7 @@ def test_two_restarts_without_a_new_step_are_the_last(dataset, tmp_path, monkeyp
         file.write('{"event": "step", "st')  # what a kill leaves
         file.write("\n" + 2 * (json.dumps(stuck) + "\n"))
     process = start("train", dataset, "--out", run, *LONG, "--resume", environment={"SLURM_RESTART_COUNT": "2"})
-    _, said = process.communicate(timeout=300)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 1 and "restarted twice at step" in said
 
 
@@ -193,7 +193,7 @@ def test_restarts_that_never_come_to_a_first_step_end_too(dataset, tmp_path):
             wait_until(lambda n=restart + 1: len(events(run, "resumed")) == n, process, "its beginning")
             kill(process)
             shutil.rmtree(run / "checkpoints", ignore_errors=True)
-    _, said = process.communicate(timeout=300)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 1 and "restarted twice at step 0" in said
 
 
