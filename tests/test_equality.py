@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trainings import EXACT, events, family
+from trainings import EXACT, events, family, rounding
 
 from distributed.launch import launch
 
@@ -126,7 +126,7 @@ def test_a_student_learns_the_same_at_two_ranks_and_only_from_one_who_knows_its_
     words = [*WORDS, "--set", "distill_weight=0.7", "--set", "resolution_px=48", "--teacher", one_rank]
     family("train", dataset, "--out", tmp_path / "one", *words)
     family("train", dataset, "--out", tmp_path / "two", *words, "--ranks", 2)
-    assert largest_difference(tmp_path / "one", tmp_path / "two", "with a teacher") < 1e-4  # 2.8e-5 without AVX-512
+    assert largest_difference(tmp_path / "one", tmp_path / "two", "with a teacher") < rounding(1e-5, 1e-4)  # 2.8e-5 was seen
     family("train", dataset, "--out", tmp_path / "alone", *words[:-2], "--set", "distill_weight=0.0")
     assert not np.allclose(losses_of(tmp_path / "alone")[:5], losses_of(tmp_path / "one")[:5])
     vertical = tmp_path / "animals"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kills import RECIPE, killed_run, same_bits
-from trainings import EXACT, children_of, events, family, kill, last_step, rank_of, start, wait_until
+from trainings import EXACT, children_of, events, family, kill, last_step, rank_of, rounding, start, wait_until
 
 from distributed import checkpoints
 
@@ -79,8 +79,8 @@ def test_sigusr1_writes_a_checkpoint_at_one_step_and_another_number_of_ranks_goe
     assert (run / "card.json").is_file()
     ones, mixed = losses_of(alone), losses_of(run)
     assert ones.keys() == mixed.keys()
-    # Sums over other numbers of ranks round otherwise, and training makes more of it: without AVX-512 0.0013 was seen. Other rows differ by 0.01.
-    np.testing.assert_allclose([mixed[step] for step in ones], list(ones.values()), rtol=3e-3)
+    # Without AVX-512 0.0013 was seen; other rows differ by 0.01.
+    np.testing.assert_allclose([mixed[step] for step in ones], list(ones.values()), rtol=rounding(1e-3, 3e-3))
 
 
 def losses_of(run: Path) -> dict[int, float]:

@@ -13,6 +13,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from family.machine import cpu_flags
+
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 # BatchNorm in inference mode, so that rows don't see one another; dropout and stochastic depth stay on.
 EXACT = ["--variant", "lite0", "--weights", "none", "--recipe", "scratch", "--set", "resolution_px=32", "--set", "batchnorm=inference",
@@ -69,6 +71,11 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen, what: s
         assert process.poll() is None, f"it ended with {process.returncode} before {what}:\n{process.stderr.read()[-3000:]}"
         assert time.monotonic() < deadline, f"not in {timeout_s:.0f} s: {what}"
         time.sleep(0.05)
+
+
+def rounding(strict: float, without_avx512: float) -> float:
+    """Return how far apart runs on other numbers of ranks may lie: their sums round otherwise, further where the processor has no AVX-512."""
+    return strict if "avx512f" in cpu_flags() else without_avx512
 
 
 def last_step(run: Path, event: str) -> int:
