@@ -4,6 +4,7 @@ import argparse
 import copy
 import csv
 import hashlib
+import itertools
 import json
 import re
 
@@ -16,7 +17,7 @@ from benchmarks.boards import boards, pareto
 from benchmarks.pick import pick
 from benchmarks.reporting.costs import costs_of
 from benchmarks.reporting.page import LONG
-from benchmarks.studies.reporting import repeated
+from benchmarks.studies.picking import repeated
 from family.errors import NothingFits, OtherOutput, UserError
 from family.plan.steps import Step, run_steps, standing
 
@@ -343,7 +344,7 @@ def test_many_members_are_folded_and_nothing_is_dropped_unsaid(tmp_path):
 
 def test_rows_are_repeated_as_other_members_with_fp32_files_of_their_own():
     rows = [latency(), latency(scheme="int8", against_fp32={"model_sha256": latency()["model_sha256"], "ratio": 2.0})]
-    (board,) = report.reported(repeated(rows, 7))
+    (board,) = report.reported(list(itertools.islice(repeated(rows), 7)))
     assert len(board["members"]) == 7 and len({member["member"] for member in board["members"]}) == 7
     assert [line["speed"] for line in costs_of(board)] == [2.0, 2.0, 2.0]
 

@@ -4,7 +4,6 @@ The rows are those of the results, again and again under other names and digests
 """
 
 import argparse
-import hashlib
 import itertools
 import json
 import resource
@@ -16,6 +15,7 @@ import time
 from pathlib import Path
 
 from benchmarks.measurements import read_rows
+from benchmarks.studies.picking import repeated
 
 N_TIMES = 3
 FILES = ("report.html", "report.md", "table.csv", "accuracy-latency.svg")
@@ -37,7 +37,7 @@ def _time(rows: list[dict], n_rows: int, folder: Path) -> dict:
     """Return seconds, by the clock and of the processor (medians of a few runs), and the megabytes of each file."""
     path, out = folder / "results.jsonl", folder / "report"
     with open(path, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in repeated(rows, n_rows))
+        file.writelines(json.dumps(row) + "\n" for row in itertools.islice(repeated(rows), n_rows))
     seconds, worked = [], []
     for _ in range(N_TIMES):
         command = [sys.executable, "-m", "family.cli", "report", str(path), "--out", str(out), "--budget-ms", "10", "--fresh"]
@@ -48,27 +48,6 @@ def _time(rows: list[dict], n_rows: int, folder: Path) -> dict:
         worked.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     sizes = {name: round((out / name).stat().st_size / 1e6, 1) for name in FILES}
     return {"s": round(statistics.median(seconds), 1), "processor_s": round(statistics.median(worked), 1), "mb": sizes}
-
-
-def repeated(rows: list[dict], n_rows: int) -> list[dict]:
-    """Return so many rows: those of `rows`, then the same of other members whose names end in -1, -2, ..."""
-    found = []
-    for k in itertools.count():
-        for row in rows:
-            if len(found) == n_rows:
-                return found
-            found.append(_renamed(row, k) if k else row)
-
-
-def _renamed(row: dict, k: int) -> dict:
-    """Return a row of the k-th other member; what it is compared with is renamed like it."""
-    row = {**row, "member": f"{row['member']}-{k}", "model_sha256": _digest(row["model_sha256"], k)}
-    paired = row.get("against_fp32") or {}
-    return {**row, "against_fp32": {**paired, "model_sha256": _digest(paired["model_sha256"], k)}} if paired.get("model_sha256") else row
-
-
-def _digest(digest: str, k: int) -> str:
-    return hashlib.sha256(f"{k} {digest}".encode()).hexdigest()
 
 
 if __name__ == "__main__":
