@@ -219,7 +219,7 @@ def whole_of(row: dict) -> dict:
     whole = row.get(WHOLE, row)
     try:
         return msgspec.json.decode(whole) if isinstance(whole, bytes) else whole
-    except msgspec.DecodeError as error:  # of a line of which a part was decoded
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # of a line of which a part was decoded
         raise UserError(f"the row of {row['member']} can't be read whole ({error}); remove the line or measure again") from error
 
 
