@@ -177,7 +177,7 @@ def _told_prediction(predicted_ms: dict, timed_ms: dict) -> str:
     """Say how far what `pick --chain` expected is from what was timed."""
     off = {key: timed_ms[key] / value - 1 for key, value in predicted_ms.items() if key != "upper" and timed_ms.get(key)}
     told = ", ".join(f"{key} {predicted_ms[key]:.2f} ms ({100 * share:+.0f} % when timed)" for key, share in off.items())
-    over = timed_ms["p99"] > predicted_ms["upper"] if "p99" in predicted_ms and "upper" in predicted_ms else False
+    over = timed_ms["p99"] > predicted_ms["upper"] if "p99" in predicted_ms and predicted_ms.get("upper") else False
     told += f", which was to be at most {predicted_ms['upper']:.2f}" if over else ""
     return f"  predicted {told}" + ("" if all(abs(share) <= 0.1 for share in off.values()) else ": more than 10 % off; measure its members again")
 

@@ -13,6 +13,7 @@ import msgspec
 from family.errors import UserError
 
 _CHUNK = 2**20  # bytes read at once
+_DIGITS = 6  # of numbers in results
 _WHOLE, _NUMBERS = (int,), (int, float)  # not bool, which is an int too
 _WHOLES = frozenset((int, bool))
 WHOLE = b"whole"  # of a part of a row: all of it, or its line; no key of JSON
@@ -250,7 +251,7 @@ def append_rows(path: Path, rows: list[dict], replaces) -> list[dict]:
 
     rows = [lean(row) for row in rows]
     old = read_rows([path]) if path.is_file() else []
-    kept = [lean(row) for row in old if not any(replaces(row, new) for new in rows)]
+    kept = [row for row in old if not any(replaces(row, new) for new in rows)]
     with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in [*kept, *rows])
         file.flush()
@@ -259,13 +260,28 @@ def append_rows(path: Path, rows: list[dict], replaces) -> list[dict]:
 
 
 def lean(row: dict) -> dict:
-    """Return a row as results hold it: without the curve of calibration, a fifth of the bytes, which `evaluate` writes and draws and nobody reads here."""
-    calibration = part_of(row.get("metrics"), "calibration", dict)
-    if row["kind"] != "accuracy" or not calibration:
+    """Return a row as results hold it, in about half of the bytes: of latency and accuracy, numbers have six digits, far below what measuring again changes, and
+    the curve of calibration is left to `evaluate`, which draws it."""
+    if row["kind"] not in REQUIRED:
         return row
+    return _rounded({**row, "metrics": _without_curve(row["metrics"])} if row["kind"] == "accuracy" else row)
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}")
+    if isinstance(value, dict):
+        return {key: _rounded(part) for key, part in value.items()}
+    return [_rounded(part) for part in value] if isinstance(value, list) else value
+
+
+def _without_curve(metrics: dict) -> dict:
+    calibration = part_of(metrics, "calibration", dict)
+    if not calibration:
+        return metrics
     after = part_of(calibration, "after", dict)
     kept = {**calibration, **({"after": _without_bins(after)} if after else {})}
-    return {**row, "metrics": {**row["metrics"], "calibration": _without_bins(kept)}}
+    return {**metrics, "calibration": _without_bins(kept)}
 
 
 def _without_bins(calibration: dict) -> dict:

@@ -311,7 +311,7 @@ def test_bench_measures_the_accuracy_that_evaluate_does(benched):
     row = next(row for row in read_rows([folder / "r.jsonl"]) if row["kind"] == "accuracy")
     assert row["machine"]["name"] == "desk" and row["machine"]["versions"] and row["provider"] == "cpu" and row["threads"] >= 1 and row["batch"] >= 1
     whole = {**read_json(folder / "evaluated/metrics.json"), "n_listings": 30}
-    assert lean({**row, "metrics": whole}) == row and row["n"] == 30 and whole["calibration"]["bins"], "all but the curve of calibration"
+    assert lean({**row, "metrics": whole}) == row and row["n"] == 30 and whole["calibration"]["bins"], "all but the curve of calibration, in six digits"
 
 
 def test_an_accuracy_is_the_same_one_wherever_it_was_measured(benched):

@@ -614,17 +614,20 @@ def test_rows_are_added_whole_and_replace_their_elders(tmp_path):
         append_rows(path, measured("d", 1, None), same)
 
 
-def test_rows_are_written_lean_and_older_ones_become_so(tmp_path):
+def test_rows_are_written_lean_and_older_ones_stay_as_they_are(tmp_path):
     path = tmp_path / "r.jsonl"
     bins = [{"low": 0.0, "high": 1.0, "n": 1}]
     old, new = measured("a", 1 / 3, 2 / 3), measured("b", 1 / 3, 2 / 3)
     for rows in (old, new):
         rows[1]["metrics"]["calibration"] = {"ece": 1 / 7, "bins": bins, "after": {"ece": 1 / 9, "bins": bins}}
+        rows[0]["n_parameters"], rows[0]["spans"] = 123456789, [1e-7 / 3, 2e6 / 3]
     path.write_text("".join(json.dumps(row) + "\n" for row in old))
     written = append_rows(path, new, lambda old, new: False)
     rows = read_rows([path])
-    assert rows[2:] == written and [row["metrics"]["calibration"] for row in rows[1::2]] == [{"ece": 1 / 7, "after": {"ece": 1 / 9}}] * 2
-    assert rows[0]["latency_ms"]["p50"] == 1 / 3 and rows[1]["metrics"]["top1"]["micro"] == 2 / 3
+    assert rows[:2] == old and rows[2:] == written
+    assert rows[3]["metrics"]["calibration"] == {"ece": 0.142857, "after": {"ece": 0.111111}}
+    assert rows[2]["latency_ms"]["p50"] == 0.333333 and rows[3]["metrics"]["top1"]["micro"] == 0.666667
+    assert rows[2]["n_parameters"] == 123456789 and rows[2]["spans"] == [3.33333e-8, 666667.0]
     assert new[1]["metrics"]["calibration"]["bins"] == bins, "what was given is as it was"
     other = {"schema": 2, "kind": "training", "images_per_s": 1 / 3}
     assert append_rows(path, [other], lambda old, new: False) == [other]

@@ -232,10 +232,16 @@ def _at_most(share: float, n: int) -> float:
     return wilson(share, n, ONE_SIDED)[1] if share else 0.0
 
 
+def bound_of(row: dict, percent: float) -> float | None:
+    """Return the upper bound of a percentile of a member, None where it has none: INVALID rows of few samples, and those of old versions."""
+    return number_at(row, "latency_ms", "uppers", f"p{percent:g}")
+
+
 def _margin(rows: Sequence[dict], percent: float) -> float:
-    """Return how far the bound of the percentile is above it, of the member where it is furthest."""
-    ratios = []
+    """Return how far the bound of the percentile is above it, of the member where it is furthest; of members without a bound, 1."""
+    ratios = [1.0]
     for row in rows:
-        upper, value = number_at(row, "latency_ms", "uppers", f"p{percent:g}"), number_at(row, "latency_ms", f"p{percent:g}")
-        ratios.append(upper / value if upper and value else 1.0)
+        upper, value = bound_of(row, percent), number_at(row, "latency_ms", f"p{percent:g}")
+        if upper and value:
+            ratios.append(upper / value)
     return max(ratios)

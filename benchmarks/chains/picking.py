@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.boards import LEAST_AGREEMENT, setting_of
 from benchmarks.bounds import ONE_SIDED
-from benchmarks.chains.choosing import Chosen, pick_chain
+from benchmarks.chains.choosing import Chosen, bound_of, pick_chain
 from benchmarks.chains.evidence import Evidence, read_evidence
 from benchmarks.chains.mixture import is_timed
 from benchmarks.measurements import number_at, part_of, scenario_of
@@ -77,9 +77,10 @@ def _timed(rows: Sequence[dict], evidence: Evidence, wanted) -> dict[str, dict]:
     if wanted.machine is None and len(machines) > 1:
         raise UserError(f"the results come from several machines; choose with --machine: {', '.join(machines)}")
     meant = [row for row in meant if wanted.machine in (None, row["machine"]["name"]) and is_timed(row) and _is_right(row)]
-    valid = [row for row in meant if row.get("valid", True) or wanted.allow_invalid]
+    valid = [row for row in meant if wanted.allow_invalid or (row.get("valid", True) and _is_bounded(row, wanted))]
     if meant and not valid:
-        raise NothingFits(f"all measurements of its members are INVALID ({meant[0].get('invalid_because')}); --allow-invalid takes them")
+        why = f"INVALID ({meant[0].get('invalid_because')})" if not meant[0].get("valid", True) else f"without a bound of p{wanted.percentile}"
+        raise NothingFits(f"all measurements of its members are {why}; --allow-invalid takes them")
     if len({setting_of(row) for row in valid}) > 1:
         told = "; ".join(sorted({_told_setting(row) for row in valid}))
         raise UserError(f"members were timed with different settings or versions ({told}), of which no chain can be made; give results of one of them")
@@ -89,6 +90,10 @@ def _timed(rows: Sequence[dict], evidence: Evidence, wanted) -> dict[str, dict]:
 def _told_setting(row: dict) -> str:
     version = part_of(row["machine"], "versions", dict).get("onnxruntime")
     return f"{row.get('provider')} with {row.get('threads')} threads, onnxruntime {version}, on {row['machine'].get('cpu')}"
+
+
+def _is_bounded(row: dict, wanted) -> bool:
+    return bound_of(row, float(wanted.percentile)) is not None
 
 
 def _is_right(row: dict) -> bool:
@@ -102,6 +107,8 @@ def tell_chosen(chosen: Chosen, timed: dict[str, dict], evidence: Evidence, want
     files, beside = {"general": chosen.general, **{name: option.submodel for name, option in asked.items()}}, chosen.beside
     own = [timed[sha] for sha in files.values()]
     thresholds = {name: option.threshold for name, option in asked.items() if option.threshold is not None}
+    upper_ms = chosen.cost_ms if all(_is_bounded(row, wanted) for row in own) else None
+    alone_ms = beside.cost_ms if _is_bounded(timed[beside.general], wanted) else None
     return {
         # As `bench` writes them of the chain that --copy-to makes: its name and its schemes, joined; the bundle is the general model's.
         "member": chain_name("hard", general["member"], asked, thresholds) if asked else general["member"],
@@ -117,9 +124,9 @@ def tell_chosen(chosen: Chosen, timed: dict[str, dict], evidence: Evidence, want
         "model_sha256": chain_digest("hard", files, thresholds),
         "schemes": {"general": general["scheme"], **{name: timed[option.submodel]["scheme"] for name, option in asked.items()}},
         "asked": {name: option.asked for name, option in asked.items()},
-        "alone": {"member": timed[beside.general]["member"], "accuracy": beside.accuracy, "upper_ms": beside.cost_ms, "won": beside.won, "lost": beside.lost},
+        "alone": {"member": timed[beside.general]["member"], "accuracy": beside.accuracy, "upper_ms": alone_ms, "won": beside.won, "lost": beside.lost},
         "invalid_because": "; ".join(dict.fromkeys(str(row.get("invalid_because")) for row in own if not row.get("valid", True))) or None,
-        "latency_ms": {"p50": chosen.p50_ms, f"p{wanted.percentile}": chosen.percentile_ms, "upper": chosen.cost_ms},
+        "latency_ms": {"p50": chosen.p50_ms, f"p{wanted.percentile}": chosen.percentile_ms, "upper": upper_ms},
         "accuracy": chosen.accuracy,
         "accuracy_on": {**evidence.dataset, "n": len(evidence.truth)},
         "provider": general.get("provider"),
@@ -141,17 +148,21 @@ def tell(found: dict, percentile: str, metric: str) -> str:
     if not chain["verticals"]:
         lines[0] += " alone: no submodel pays within this budget"
     on = found["accuracy_on"]
-    p50, slow, upper = (ms.get(key, math.nan) for key in ("p50", f"p{percentile}", "upper"))
+    p50, slow = (ms.get(key, math.nan) for key in ("p50", f"p{percentile}"))
     lines.append(f"expected: {metric} {found['accuracy']:.1%} on the {on['n']:,} {on['split']} images of {on['name']} that it was chosen on, p50 {p50:.2f} ms, "
-                 f"p{percentile} {slow:.2f} ms (at most {upper:.2f}), {found['threads']} threads of {found['machine']}")  # fmt: skip
+                 f"p{percentile} {slow:.2f} ms ({_at_most(ms['upper'])}), {found['threads']} threads of {found['machine']}")  # fmt: skip
     if chain["verticals"]:
         alone = found["alone"]
         is_sure = alone["won"] - alone["lost"] > ONE_SIDED * math.sqrt(alone["won"] + alone["lost"])
-        lines.append(f"of these images {alone['won']} are right that {alone['member']} alone (at most {alone['upper_ms']:.2f} ms), the best within the budget, "
+        lines.append(f"of these images {alone['won']} are right that {alone['member']} alone ({_at_most(alone['upper_ms'])}), the best within the budget, "
                      f"has wrong, and {alone['lost']} the other way round" + ("" if is_sure else ": that the chain is better is not shown"))  # fmt: skip
     if found["invalid_because"]:
         lines.append(f"INVALID: {found['invalid_because']}")
     return "\n".join(lines)
+
+
+def _at_most(bound_ms: float | None) -> str:
+    return "not bounded" if bound_ms is None else f"at most {bound_ms:.2f} ms"
 
 
 def copy_chain(found: dict, out: Path, results: Sequence[Path], fresh: bool) -> Path:
@@ -166,8 +177,9 @@ def copy_chain(found: dict, out: Path, results: Sequence[Path], fresh: bool) -> 
     from family.outputs import is_done, whole_folder, write_json
 
     serve = {key: found[key] for key in ("threads", "provider", "machine", "cpu", "measured_at", "invalid_because") if found[key] is not None}
-    predicted_ms = {key: round(ms, 4) for key, ms in found["latency_ms"].items()}
-    made_of = {"command": "pick", "chain": found["chain"]["general"], "model_sha256": found["model_sha256"], "predicted_ms": predicted_ms, **serve}
+    predicted_ms = {key: ms for key, ms in found["latency_ms"].items() if ms is not None}
+    rounded_ms = {key: round(ms, 4) for key, ms in predicted_ms.items()}
+    made_of = {"command": "pick", "chain": found["chain"]["general"], "model_sha256": found["model_sha256"], "predicted_ms": rounded_ms, **serve}
     if not is_done(out, made_of, fresh):
         with whole_folder(out, made_of) as folder:
             for name, bundle in found["bundles"].items():
@@ -178,6 +190,6 @@ def copy_chain(found: dict, out: Path, results: Sequence[Path], fresh: bool) -> 
             verticals = {name: folder / name for name in found["bundles"] if name != "general"}
             if verticals:
                 write_chain(folder / "chain.toml", folder / "general", verticals, "hard", found["chain"]["thresholds"])
-                write_json(folder / PICKED, {"schemes": found["schemes"], "predicted_ms": found["latency_ms"], "model_sha256": found["model_sha256"],
+                write_json(folder / PICKED, {"schemes": found["schemes"], "predicted_ms": predicted_ms, "model_sha256": found["model_sha256"],
                                              **{key: serve[key] for key in ("machine", "threads", "provider")}})  # fmt: skip
     return out / ("chain.toml" if len(found["bundles"]) > 1 else "general")

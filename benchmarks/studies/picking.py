@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.machine import describe_machine, now
-from benchmarks.measurements import REQUIRED, read_rows
+from benchmarks.measurements import REQUIRED, lean, read_rows
 from family.outputs import write_json
 
 N_TIMES = 9
@@ -39,7 +39,7 @@ def main() -> int:
         path = Path(folder) / "results.jsonl"
         with open(path, "w", encoding="utf-8") as file:
             for row in itertools.islice(repeated(read_rows(args.results)), args.rows):
-                file.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
+                file.write(json.dumps(lean(row), ensure_ascii=False, separators=(",", ":")) + "\n")
         load = os.getloadavg()[0]  # of others: 0 where this machine has nothing else to do
         about = {"at": now(), "load": round(load, 2), "machine": describe_machine(args.machine)}
         found = {**about, "rows": args.rows, "mb": round(path.stat().st_size / 1e6, 1), **_time_all(path)}
