@@ -1,9 +1,11 @@
 """What `family pick` says beside its choice: what members miss, why others lost, and when nothing fits, what would."""
 
+import heapq
 import math
 from collections.abc import Sequence
 
 from benchmarks.bounds import is_shown
+from benchmarks.candidates import lower_of
 
 N_MISSES, N_RUNNERS_UP = 3, 5
 
@@ -24,8 +26,8 @@ def misses_of(c: dict, wanted) -> dict[str, str]:
     found = {}
     if wanted.budget_ms is not None and c["cost_ms"] > wanted.budget_ms:
         found["budget_ms"] = f"p{wanted.percentile} may be {c['cost_ms']:,.2f} ms, over {_number(wanted.budget_ms)}"
-    if wanted.min_accuracy is not None and c["accuracy_lower"] < wanted.min_accuracy:
-        found["min_accuracy"] = f"surely {_share(c['accuracy_lower'], math.floor)} alone, under {_share(wanted.min_accuracy)}"
+    if wanted.min_accuracy is not None and (lower := lower_of(c, wanted)) < wanted.min_accuracy:
+        found["min_accuracy"] = f"surely {_share(lower, math.floor)} alone, under {_share(wanted.min_accuracy)}"
     if wanted.max_memory_mb is not None and c["peak_memory_mb"] > wanted.max_memory_mb:
         found["max_memory_mb"] = f"holds {c['peak_memory_mb']:,.0f} MB, over {_number(wanted.max_memory_mb)}"
     return found
@@ -34,7 +36,7 @@ def misses_of(c: dict, wanted) -> dict[str, str]:
 def runners_up(candidates: Sequence[dict], best: dict, wanted) -> list[dict]:
     """Say why others lost: the most accurate of them first, or, where an accuracy alone was asked for, the fastest."""
     order = by_accuracy if wanted.budget_ms is not None else by_cost
-    others = sorted((c for c in candidates if c is not best), key=order)[:N_RUNNERS_UP]
+    others = heapq.nsmallest(N_RUNNERS_UP, (c for c in candidates if c is not best), key=order)
     return [{"member": c["member"], "why": "; ".join(misses_of(c, wanted).values()) or _why_worse(c, best, wanted)} for c in others]
 
 
@@ -56,7 +58,7 @@ def nearest_of(candidates: Sequence[dict], wanted) -> list[dict]:
 
     def furthest(c: dict) -> float:
         ratios = [c["cost_ms"] / wanted.budget_ms] if wanted.budget_ms is not None else []
-        ratios += [wanted.min_accuracy / c["accuracy_lower"] if c["accuracy_lower"] else math.inf] if wanted.min_accuracy is not None else []
+        ratios += [wanted.min_accuracy / (lower_of(c, wanted) or math.ulp(0))] if wanted.min_accuracy is not None else []
         ratios += [c["peak_memory_mb"] / wanted.max_memory_mb] if wanted.max_memory_mb is not None else []
         return max(ratios)
 
@@ -76,7 +78,8 @@ def tell_nothing(candidates: Sequence[dict], nearest: Sequence[dict], left_out: 
 
 def _told(c: dict, wanted) -> str:
     told = [f"{c['cost_ms']:,.2f} ms", f"{c['accuracy']:.1%}"]
-    told += [f"surely {_share(c['accuracy_lower'], math.floor)}"] if c["accuracy_lower"] is not None else []
+    lower = lower_of(c, wanted)
+    told += [f"surely {_share(lower, math.floor)}"] if lower is not None else []
     return ", ".join([*told, *([f"{c['peak_memory_mb']:,.0f} MB"] if wanted.max_memory_mb is not None else [])])
 
 
@@ -87,7 +90,7 @@ def _what_would(candidates: Sequence[dict], wanted) -> str:
     if only["budget_ms"]:
         found.append(f"A budget of {_up(min(c['cost_ms'] for c in only['budget_ms']), 100):,.2f} ms")
     if only["min_accuracy"]:
-        found.append(f"{'an' if found else 'An'} accuracy of {_share(max(c['accuracy_lower'] for c in only['min_accuracy']), math.floor)}")
+        found.append(f"{'an' if found else 'An'} accuracy of {_share(max(lower_of(c, wanted) for c in only['min_accuracy']), math.floor)}")
     if only["max_memory_mb"]:
         found.append(f"{_number(_up(min(c['peak_memory_mb'] for c in only['max_memory_mb']), 1))} MB{' of memory' if not found else ''}")
     return f"{' or '.join(found)} would do" if found else "No member fits if only one of these is given up"

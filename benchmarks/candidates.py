@@ -64,7 +64,7 @@ def candidates_of(rows: Sequence[dict], wanted) -> tuple[list[dict], list[dict]]
     found, older = _newest(_boards_of(boards(_of_scope(rows, wanted.scope), are_checked=True), wanted))
     _refuse_other_rows(found)
     everyone = sorted((member for board in found for member in board["members"]), key=_order)
-    kept, left_out = [], older
+    kept, left_out, path = [], older, wanted.metric.split(".")
     for member in everyone:
         marks = {mark: why for mark, why in member["remarks"].items() if not (wanted.allow_invalid and mark in (INVALID, "no bound"))}
         if marks:
@@ -72,7 +72,7 @@ def candidates_of(rows: Sequence[dict], wanted) -> tuple[list[dict], list[dict]]
         elif wanted.max_memory_mb is not None and number_at(member["latency"], "peak_memory_mb") is None:
             left_out.append({"member": member["member"], "why": "its memory was not measured: run `family bench` again"})
         else:
-            kept.append(_candidate(member, wanted))
+            kept.append(_candidate(member, path, wanted))
     found = [c for c in kept if c["accuracy"] is not None]
     if kept and not found:
         raise UserError(f"no member has the metric {wanted.metric!r}; it is a path in the metrics, as top1.macro or levels.2.micro")
@@ -157,12 +157,10 @@ def _told(mark: str, why: str) -> str:
     return why if mark == NO_GAIN else f"{mark} ({why})" if why else mark
 
 
-def _candidate(member: dict, wanted) -> dict:
-    accuracy = number_at(member["accuracy"]["metrics"], *wanted.metric.split("."))
+def _candidate(member: dict, path: Sequence[str], wanted) -> dict:
     return {
         "member": member["member"],
-        "accuracy": accuracy,
-        "accuracy_lower": surely(member["accuracy"], wanted.metric, accuracy),
+        "accuracy": number_at(member["accuracy"]["metrics"], *path),
         "cost_ms": _cost(member["member"], member["latency"]["latency_ms"], wanted),
         "images_per_s": member["images_per_s"],
         "peak_memory_mb": number_at(member["latency"], "peak_memory_mb"),
@@ -170,12 +168,20 @@ def _candidate(member: dict, wanted) -> dict:
     }
 
 
-def told(candidate: dict) -> dict:
+def lower_of(candidate: dict, wanted) -> float | None:
+    """Return the one-sided 95 % lower bound of a candidate's accuracy, None where that is not known; see `surely`."""
+    return surely(candidate["of"]["accuracy"], wanted.metric, candidate["accuracy"])
+
+
+def told(candidate: dict, wanted) -> dict:
     """Return a candidate as it is told: what it is and how it was timed, with the digest of its latency row."""
     member = candidate["of"]
     row = member["latency"]
     return {
-        **{key: value for key, value in candidate.items() if key != "of"},
+        "member": member["member"],
+        "accuracy": candidate["accuracy"],
+        "accuracy_lower": lower_of(candidate, wanted),
+        **{key: candidate[key] for key in ("cost_ms", "images_per_s", "peak_memory_mb")},
         "bundle": row.get("bundle"),
         "scheme": member["scheme"],
         "latency_ms": {key: number_at(row["latency_ms"], key) for key in ("p50", "p99", "upper")},

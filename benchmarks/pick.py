@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.answers import by_accuracy, by_cost, misses_of, nearest_of, runners_up, tell_nothing
-from benchmarks.candidates import NoMember, candidates_of, needed_for, told
+from benchmarks.candidates import NoMember, candidates_of, lower_of, needed_for, told
 from benchmarks.decoding import decoder_for
 from benchmarks.measurements import check_row, read_rows, uncollected
 from family.errors import NothingFits, UserError
@@ -158,8 +158,8 @@ def pick(
 
 def _pick(rows: Sequence[dict], wanted: Wanted) -> dict:
     candidates, left_out = candidates_of(rows, wanted)
-    unsure = [c["member"] for c in candidates if c["accuracy_lower"] is None]
-    if wanted.min_accuracy is not None and unsure:
+    unsure = [c["member"] for c in candidates if lower_of(c, wanted) is None] if wanted.min_accuracy is not None else []
+    if unsure:
         raise UserError(f"how sure {wanted.metric} of {', '.join(unsure[:3])} is was not measured: run `family bench ... --data DATASET` again, or ask for "
                         f"{wanted.metric.removesuffix('macro')}micro")  # fmt: skip
     missed = [misses_of(c, wanted) for c in candidates]
@@ -167,12 +167,12 @@ def _pick(rows: Sequence[dict], wanted: Wanted) -> dict:
     if not fitting:
         nearest = nearest_of(candidates, wanted)
         text = tell_nothing(candidates, nearest, left_out, wanted)
-        raise NoMember(text, [{**told(c), "why": "; ".join(misses_of(c, wanted).values())} for c in nearest], left_out)
+        raise NoMember(text, [{**told(c, wanted), "why": "; ".join(misses_of(c, wanted).values())} for c in nearest], left_out)
     if wanted.budget_ms is None and wanted.min_accuracy is None:
         over = [{"member": c["member"], "why": "; ".join(misses.values())} for c, misses in zip(candidates, missed, strict=True) if misses]
-        return {"front": [told(c) for c in front(fitting)], "left_out": over + left_out}
+        return {"front": [told(c, wanted) for c in front(fitting)], "left_out": over + left_out}
     best = min(fitting, key=by_accuracy if wanted.budget_ms is not None else by_cost)
-    return {**told(best), "runners_up": runners_up(candidates, best, wanted) + left_out}
+    return {**told(best, wanted), "runners_up": runners_up(candidates, best, wanted) + left_out}
 
 
 def _check(wanted: Wanted) -> None:
