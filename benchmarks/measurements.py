@@ -260,7 +260,7 @@ def append_rows(path: Path, rows: list[dict], replaces) -> list[dict]:
 
 
 def lean(row: dict) -> dict:
-    """Return a row as results hold it, in about half of the bytes: of latency and accuracy, numbers have six digits, far below what measuring again changes, and
+    """Return a row as results hold it, in about half of the bytes: of latency and accuracy, numbers have six digits, far below what measuring anew changes, and
     the curve of calibration is left to `evaluate`, which draws it."""
     if row["kind"] not in REQUIRED:
         return row
