@@ -219,7 +219,8 @@ def _remarks(member: dict) -> dict[str, str]:
         found[INVALID] = str(latency.get("invalid_because") or "no reason given")
     elif latency and member["upper_ms"] is None:
         found["no bound"] = "too few independent samples to bound p99: more --samples"
-    if latency and (number_at(latency, "agreement") or 1) < LEAST_AGREEMENT:
+    agreement = number_at(latency, "agreement")
+    if agreement is not None and agreement < LEAST_AGREEMENT:
         found[WRONG] = ""
     if not all(row.get("trained", True) for row in (latency, accuracy) if row):
         found["untrained"] = ""

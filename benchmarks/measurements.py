@@ -58,13 +58,13 @@ def uncollected() -> Iterator[None]:
 def read_rows(
     paths: Iterable[Path], keep: Callable[[dict, bytes], dict | None] | None = None, decode: Callable[[bytes], dict | None] | None = None
 ) -> list[dict]:  # fmt: skip
-    """Read measurements from JSON lines. Each line is parsed and checked as a whole.
+    """Read measurements from JSON lines. Each line is parsed and checked as a whole, but for what `decode` takes.
 
     Args:
         keep: returns what is kept of a row that was checked, given its line too, or None; by default all of it. What is not kept leaves its memory to
             the next line, which saves more time than it takes.
 
-        decode: returns what is kept of a line that holds no error, or None where `keep` is to say.
+        decode: returns what is kept of a line, of which it may check that alone, or None where the line is to be read as a whole.
 
     Raises:
         UserError: a file is missing, or a line is no measurement that this version reads; names both.
@@ -264,7 +264,8 @@ def lean(row: dict) -> dict:
     the curve of calibration is left to `evaluate`, which draws it."""
     if row["kind"] not in REQUIRED:
         return row
-    return _rounded({**row, "metrics": _without_curve(row["metrics"])} if row["kind"] == "accuracy" else row)
+    rounded = _rounded({**row, "metrics": _without_curve(row["metrics"])} if row["kind"] == "accuracy" else row)
+    return {**rounded, "rate": row["rate"]} if "rate" in row else rounded  # what was asked for is told exactly: `bench` finds it again
 
 
 def _rounded(value: object) -> object:

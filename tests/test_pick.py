@@ -263,7 +263,7 @@ def test_a_measurement_that_is_invalid_is_taken_where_that_is_allowed_and_marked
 
 
 def test_wrong_answers_are_never_taken_nor_is_what_has_no_bound_unless_that_is_allowed(tmp_path, capsys):
-    wrong = measured("wrong", 1, 1.0, valid=False, invalid_because="its answers agree with the stored ones in 12.0%", agreement=0.12)
+    wrong = measured("wrong", 1, 1.0, valid=False, invalid_because="its answers agree with the stored ones in 0.0%", agreement=0.0)
     few = measured("few", 3, 0.9, valid=False, invalid_because="20 images can't bound p99",
                    latency_ms={"p50": 3, "p99": 4, "upper": None, "uppers": {"p50": 3.5, "p99": None}})  # fmt: skip
     with pytest.raises(NothingFits, match="wrong: INVALID .its answers agree.*wrong answers"):
@@ -620,14 +620,14 @@ def test_rows_are_written_lean_and_older_ones_stay_as_they_are(tmp_path):
     old, new = measured("a", 1 / 3, 2 / 3), measured("b", 1 / 3, 2 / 3)
     for rows in (old, new):
         rows[1]["metrics"]["calibration"] = {"ece": 1 / 7, "bins": bins, "after": {"ece": 1 / 9, "bins": bins}}
-        rows[0]["n_parameters"], rows[0]["spans"] = 123456789, [1e-7 / 3, 2e6 / 3]
+        rows[0] |= {"n_parameters": 123456789, "spans": [1e-7 / 3, 2e6 / 3], "scenario": "server", "rate": 50 / 3}
     path.write_text("".join(json.dumps(row) + "\n" for row in old))
     written = append_rows(path, new, lambda old, new: False)
     rows = read_rows([path])
     assert rows[:2] == old and rows[2:] == written
     assert rows[3]["metrics"]["calibration"] == {"ece": 0.142857, "after": {"ece": 0.111111}}
     assert rows[2]["latency_ms"]["p50"] == 0.333333 and rows[3]["metrics"]["top1"]["micro"] == 0.666667
-    assert rows[2]["n_parameters"] == 123456789 and rows[2]["spans"] == [3.33333e-8, 666667.0]
+    assert rows[2]["rate"] == 50 / 3 and rows[2]["n_parameters"] == 123456789 and rows[2]["spans"] == [3.33333e-8, 666667.0]
     assert new[1]["metrics"]["calibration"]["bins"] == bins, "what was given is as it was"
     other = {"schema": 2, "kind": "training", "images_per_s": 1 / 3}
     assert append_rows(path, [other], lambda old, new: False) == [other]
