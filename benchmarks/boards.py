@@ -219,8 +219,7 @@ def _remarks(member: dict) -> dict[str, str]:
         found[INVALID] = str(latency.get("invalid_because") or "no reason given")
     elif latency and member["upper_ms"] is None:
         found["no bound"] = "too few independent samples to bound p99: more --samples"
-    agreement = number_at(latency, "agreement")
-    if agreement is not None and agreement < LEAST_AGREEMENT:
+    if not agrees(latency):
         found[WRONG] = ""
     if not all(row.get("trained", True) for row in (latency, accuracy) if row):
         found["untrained"] = ""
@@ -229,6 +228,12 @@ def _remarks(member: dict) -> dict[str, str]:
     if member["top1"] is None:
         found["no accuracy"] = ""
     return found
+
+
+def agrees(latency: dict | None) -> bool:
+    """Say whether a file gave its bundle's stored answers when it was timed; older rows don't tell, and are taken."""
+    agreement = number_at(latency, "agreement")
+    return agreement is None or agreement >= LEAST_AGREEMENT
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:

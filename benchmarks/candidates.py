@@ -64,7 +64,7 @@ def candidates_of(rows: Sequence[dict], wanted) -> tuple[list[dict], list[dict]]
     found, older = _newest(_boards_of(boards(_of_scope(rows, wanted.scope), are_checked=True), wanted))
     _refuse_other_rows(found)
     everyone = sorted((member for board in found for member in board["members"]), key=_order)
-    kept, left_out, path = [], older, wanted.metric.split(".")
+    kept, left_out = [], older
     for member in everyone:
         marks = {mark: why for mark, why in member["remarks"].items() if not (wanted.allow_invalid and mark in (INVALID, "no bound"))}
         if marks:
@@ -72,7 +72,7 @@ def candidates_of(rows: Sequence[dict], wanted) -> tuple[list[dict], list[dict]]
         elif wanted.max_memory_mb is not None and number_at(member["latency"], "peak_memory_mb") is None:
             left_out.append({"member": member["member"], "why": "its memory was not measured: run `family bench` again"})
         else:
-            kept.append(_candidate(member, path, wanted))
+            kept.append(_candidate(member, wanted))
     found = [c for c in kept if c["accuracy"] is not None]
     if kept and not found:
         raise UserError(f"no member has the metric {wanted.metric!r}; it is a path in the metrics, as top1.macro or levels.2.micro")
@@ -157,10 +157,10 @@ def _told(mark: str, why: str) -> str:
     return why if mark == NO_GAIN else f"{mark} ({why})" if why else mark
 
 
-def _candidate(member: dict, path: Sequence[str], wanted) -> dict:
+def _candidate(member: dict, wanted) -> dict:
     return {
         "member": member["member"],
-        "accuracy": number_at(member["accuracy"]["metrics"], *path),
+        "accuracy": number_at(member["accuracy"]["metrics"], *wanted.metric.split(".")),
         "cost_ms": _cost(member["member"], member["latency"]["latency_ms"], wanted),
         "images_per_s": member["images_per_s"],
         "peak_memory_mb": number_at(member["latency"], "peak_memory_mb"),

@@ -5,12 +5,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.boards import LEAST_AGREEMENT, setting_of
+from benchmarks.boards import agrees, setting_of
 from benchmarks.bounds import ONE_SIDED
 from benchmarks.chains.choosing import Chosen, bound_of, pick_chain
 from benchmarks.chains.evidence import Evidence, read_evidence
 from benchmarks.chains.mixture import is_timed
-from benchmarks.measurements import number_at, part_of, scenario_of
+from benchmarks.measurements import part_of, scenario_of
 from export.chain import PICKED, chain_digest, chain_name, join_schemes
 from family.errors import NothingFits, UserError
 
@@ -97,8 +97,7 @@ def _is_bounded(row: dict, wanted) -> bool:
 
 
 def _is_right(row: dict) -> bool:
-    agreement = number_at(row, "agreement")
-    return (agreement is None or agreement >= LEAST_AGREEMENT) and row.get("trained", True) is not False
+    return agrees(row) and row.get("trained", True) is not False
 
 
 def tell_chosen(chosen: Chosen, timed: dict[str, dict], evidence: Evidence, wanted) -> dict:
