@@ -60,6 +60,21 @@ def parity_holds(found: dict, max_dp: float = MAX_DP) -> bool:
     return found["max_dp"] <= max_dp and found["agreement"] == 1.0
 
 
+def rounding(exact: np.ndarray, source: np.ndarray, exported: np.ndarray) -> dict:
+    """Compare both with the source's answers in float64, on images where the source itself may not be sure of its digits.
+
+    Args:
+        exact: float64 [n, n_classes].
+        source, exported: float32 [n, n_classes].
+
+    Returns:
+        {"n", "source", "exported", "allowed"}: how far each lies from `exact` at most, and how far `exported` may: twice as far as the source, but MAX_DP
+        anyway, and never more than MAX_DP_FUSED.
+    """
+    own = float(np.abs(exact - source).max())
+    return {"n": len(exact), "source": own, "exported": float(np.abs(exact - exported).max()), "allowed": min(max(MAX_DP, 2 * own), MAX_DP_FUSED)}
+
+
 def gate(
     reference: np.ndarray, scheme: np.ndarray, labels: np.ndarray, max_drop_points: float, levels: list[tuple[np.ndarray, int]], listings: np.ndarray
 ) -> dict:  # fmt: skip

@@ -79,7 +79,7 @@ def _card(card: dict) -> str:
     if (made := card.get("export", {})).get("peak_memory_mb"):
         shown["export"] = f"{made['s']:.0f} s, {made['peak_memory_mb'] / 1024:.1f} GB"
     for scheme, found in card.get("refused", {}).items():
-        shown[f"refused {scheme}"] = _verdict(found.get("gate")).strip(", ") or "it is not what it should be; card.json has what was found"
+        shown[f"refused {scheme}"] = _verdict(found.get("gate")).strip(", ") or found.get("why") or "it is not what it should be; card.json has what was found"
     if serve := card.get("serve"):
         shown["serve"] = f"{serve.get('scheme')} with {serve.get('threads')} threads, picked on {serve.get('machine')}"
     return _lines(shown)
