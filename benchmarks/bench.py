@@ -141,20 +141,27 @@ def _open_dataset(args: argparse.Namespace):
 
 def _knows_answers(out: Path, dataset, files: set[str]) -> bool:
     """Say whether what these files answered on validation rows is beside the results."""
-    from benchmarks.chains.evidence import read_evidence
     from benchmarks.chains.gathering import ANSWERED
     from benchmarks.chains.picking import SUFFIX
 
+    return files <= _answered(out.with_name(out.name + SUFFIX), {"digest": dataset.digest, "split": ANSWERED})
+
+
+def _answered(place: Path, of: dict | None = None) -> set[str]:
+    """Return the sha256 of each file whose answers, to the rows of a dataset, are at a place; of none, if nothing can be read there."""
+    from benchmarks.chains.evidence import read_evidence
+
     try:
-        evidence = read_evidence(out.with_name(out.name + SUFFIX))
+        evidence = read_evidence(place)
     except UserError:
-        return False
-    is_of_it = (evidence.dataset.get("digest"), evidence.dataset.get("split")) == (dataset.digest, ANSWERED)
-    return is_of_it and files <= {*evidence.generals, *evidence.submodels}
+        return set()
+    is_of_it = all(evidence.dataset.get(key) == value for key, value in (of or {}).items())
+    return {*evidence.generals, *evidence.submodels} if is_of_it else set()
 
 
 def _note_answers(args: argparse.Namespace, dataset) -> None:
-    """Write what each member answers on validation rows, beside the results, in the place of what was there."""
+    """Write what each member answers on validation rows, beside the results, in the place of what was there: answers of other bundles, which may be of other
+    verticals, are not joined with them."""
     from benchmarks.chains.evidence import write_evidence
     from benchmarks.chains.gathering import gather
     from benchmarks.chains.picking import SUFFIX
@@ -166,7 +173,12 @@ def _note_answers(args: argparse.Namespace, dataset) -> None:
     n_threads = min(n_cores(), _MOST_THREADS)  # all models are open at once
     asked = [(path, scheme) for path, scheme in asked_for(args) if not is_chain(path)]
     models = [open_model(path, scheme, settings_of(path, scheme, args).provider, n_threads) for path, scheme in asked]
-    write_evidence(args.out.with_name(args.out.name + SUFFIX), gather(models, dataset))
+    place, evidence = args.out.with_name(args.out.name + SUFFIX), gather(models, dataset)
+    gone = _answered(place) - {*evidence.generals, *evidence.submodels}
+    write_evidence(place, evidence)
+    if gone:
+        print(f"warning: {place} no longer holds what {len(gone)} other files answered; chains are picked among bundles that are given together",
+              file=sys.stderr)  # fmt: skip
 
 
 def _told_scenario(row: dict) -> str:
@@ -177,7 +189,8 @@ def _told_prediction(predicted_ms: dict, timed_ms: dict) -> str:
     """Say how far what `pick --chain` expected is from what was timed."""
     off = {key: timed_ms[key] / value - 1 for key, value in predicted_ms.items() if key != "upper" and timed_ms.get(key)}
     told = ", ".join(f"{key} {predicted_ms[key]:.2f} ms ({100 * share:+.0f} % when timed)" for key, share in off.items())
-    over = timed_ms["p99"] > predicted_ms["upper"] if "p99" in predicted_ms and predicted_ms.get("upper") else False
+    slow = next((key for key in predicted_ms if key not in ("p50", "upper")), "p50")  # the percentile that it was picked by
+    over = bool(predicted_ms.get("upper") and timed_ms.get(slow)) and timed_ms[slow] > predicted_ms["upper"]
     told += f", which was to be at most {predicted_ms['upper']:.2f}" if over else ""
     return f"  predicted {told}" + ("" if all(abs(share) <= 0.1 for share in off.values()) else ": more than 10 % off; measure its members again")
 

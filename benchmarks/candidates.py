@@ -158,10 +158,15 @@ def _told(mark: str, why: str) -> str:
 
 
 def _candidate(member: dict, wanted) -> dict:
+    bound, itself = _bound(member["latency"]["latency_ms"], wanted)
+    cost = bound if bound is not None else itself
+    if cost is None:
+        raise UserError(f"{member['member']} was measured without p{wanted.percentile}; run `family bench` again")
     return {
         "member": member["member"],
         "accuracy": number_at(member["accuracy"]["metrics"], *wanted.metric.split(".")),
-        "cost_ms": _cost(member["member"], member["latency"]["latency_ms"], wanted),
+        "cost_ms": cost,
+        "is_bounded": bound is not None,
         "images_per_s": member["images_per_s"],
         "peak_memory_mb": number_at(member["latency"], "peak_memory_mb"),
         "of": member,
@@ -181,7 +186,7 @@ def told(candidate: dict, wanted) -> dict:
         "member": member["member"],
         "accuracy": candidate["accuracy"],
         "accuracy_lower": lower_of(candidate, wanted),
-        **{key: candidate[key] for key in ("cost_ms", "images_per_s", "peak_memory_mb")},
+        **{key: candidate[key] for key in ("cost_ms", "is_bounded", "images_per_s", "peak_memory_mb")},
         "bundle": row.get("bundle"),
         "scheme": member["scheme"],
         "latency_ms": {key: number_at(row["latency_ms"], key) for key in ("p50", "p99", "upper")},
@@ -197,13 +202,10 @@ def told(candidate: dict, wanted) -> dict:
     }
 
 
-def _cost(member: str, latency: dict, wanted) -> float:
-    """Return the percentile's bound. Of measurements of schema 1, which tell that of p99 alone, and of INVALID ones that were allowed and have none, the
-    percentile itself."""
+def _bound(latency: dict, wanted) -> tuple[float | None, float | None]:
+    """Return the percentile's bound, and the percentile itself where that may stand for it: of measurements of schema 1, which tell the bound of p99 alone, and
+    of INVALID ones that were allowed."""
     percentile, has_uppers = wanted.percentile, isinstance(latency.get("uppers"), dict)
     bound = number_at(latency, "uppers", f"p{percentile}") if has_uppers else number_at(latency, "upper") if percentile == "99" else None
     may_be_itself = wanted.allow_invalid or not (has_uppers or percentile == "99")
-    cost = bound if bound is not None or not may_be_itself else number_at(latency, f"p{percentile}")
-    if cost is None:
-        raise UserError(f"{member} was measured without p{percentile}; run `family bench` again")
-    return cost
+    return bound, number_at(latency, f"p{percentile}") if may_be_itself else None

@@ -246,16 +246,19 @@ def part_of(row: object, key: str, type_: type) -> list | dict:
 
 
 def append_rows(path: Path, rows: list[dict], replaces) -> list[dict]:
-    """Add rows to a results file, whole or not at all; rows for which `replaces(old, new)` holds give way. Return them as they were written: `lean`."""
-    from family.outputs import whole_file
+    """Add rows to a results file, whole or not at all, and nobody else's are lost; rows for which `replaces(old, new)` holds give way. Return them as they
+    were written: `lean`."""
+    from family.outputs import one_at_a_time, whole_file
 
     rows = [lean(row) for row in rows]
-    old = read_rows([path]) if path.is_file() else []
-    kept = [row for row in old if not any(replaces(row, new) for new in rows)]
-    with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in [*kept, *rows])
-        file.flush()
-        os.fsync(file.fileno())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(path.parent):
+        old = read_rows([path]) if path.is_file() else []
+        kept = [row for row in old if not any(replaces(row, new) for new in rows)]
+        with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in [*kept, *rows])
+            file.flush()
+            os.fsync(file.fileno())
     return rows
 
 

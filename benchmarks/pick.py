@@ -197,9 +197,8 @@ def _print(found: dict, args: argparse.Namespace) -> None:
     for row in found.get("front", [found]):
         images = f" of {args.batch} images" if args.batch > 1 else ""
         asked, cost, known = f"p{args.percentile}", row["cost_ms"], row["latency_ms"]
-        bound = f"{asked} at most {cost:.2f} ms"
-        if known.get(asked):
-            bound = f"{asked} {known[asked]:.2f} ms ({f'at most {cost:.2f}' if cost > known[asked] else 'not bounded'})"
+        bound = f"at most {cost:.2f}" if row["is_bounded"] else "not bounded"
+        bound = f"{asked} {bound} ms" if row["is_bounded"] and not known.get(asked) else f"{asked} {known.get(asked) or cost:.2f} ms ({bound})"
         times = (bound if asked == "p50" else f"p50 {known['p50'] or math.nan:.2f} ms, {bound}") + images
         print(f"{row['member']}: {args.metric} {row['accuracy']:.1%}, {times}, {row['threads']} threads of {row['machine']}"
               + (f"  INVALID: {row['invalid_because']}" if row["invalid_because"] else ""))  # fmt: skip

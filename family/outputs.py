@@ -87,6 +87,18 @@ def locked(out: Path, named: Path | None = None) -> Iterator[None]:
             return
 
 
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block for the folder, for the moment in which a file of it is read, changed and renamed."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks, as `locked` tells
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)  # and so let go
+
+
 def _lock(file, named: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.chains import choosing
+from benchmarks import bench
+from benchmarks.chains import choosing, gathering
 from benchmarks.chains.choosing import NOBODY, THRESHOLDS, Chosen, Option, _at_most, expect_again, pick_chain
 from benchmarks.chains.evidence import Evidence, General, Submodel, read_evidence, write_evidence
 from benchmarks.chains.mixture import GRID, N_DRAWN, Way, alone, draw, extra, handing_over, is_timed, percentile, quantiles
@@ -20,6 +21,7 @@ from benchmarks.measurements import read_rows
 from benchmarks.pick import Wanted
 from benchmarks.studies import predicting
 from family.cli import is_done, main
+from family.data.dataset import open_dataset
 from family.errors import NothingFits, UserError
 from family.outputs import read_json
 
@@ -279,7 +281,6 @@ def test_the_chain_that_is_picked_is_copied_and_answers_as_expected(family_of_th
     from export.bundle import open_bundle
     from export.chain import open_chain
     from export.opening import open_model
-    from family.data.dataset import open_dataset
     from family.evaluation.routing import route
 
     asked = [*words, "--data", str(folder / "data"), "--split", "test"]
@@ -335,6 +336,21 @@ def test_the_chain_that_is_picked_is_copied_and_answers_as_expected(family_of_th
     assert main([*pick[:3], "--allow-invalid"]) == 2 and "--chain wants --budget-ms" in capsys.readouterr().err
 
 
+def test_answers_that_give_way_to_those_of_other_bundles_are_told(family_of_three, tmp_path, capsys, monkeypatch):
+    gather = gathering.gather
+    monkeypatch.setattr(gathering, "gather", lambda models, dataset: gather(models, dataset, "test"))  # it has no validation rows
+    bundles = [family_of_three / name for name in ("general", "animals")]
+    args = argparse.Namespace(bundles=bundles, scheme="fp32", threads=1, provider="cpu", out=tmp_path / "r.jsonl")
+    dataset, place = open_dataset(family_of_three / "data"), tmp_path / ("r.jsonl" + SUFFIX)
+    bench._note_answers(args, dataset)
+    first = read_evidence(place)
+    assert "no longer" not in capsys.readouterr().err and first.verticals == ("animals",)
+    write_evidence(place, replace(first, submodels={**first.submodels, "another": next(iter(first.submodels.values()))}))
+    bench._note_answers(args, dataset)
+    assert "no longer holds what 1 other files answered" in capsys.readouterr().err
+    assert read_evidence(place).submodels.keys() == first.submodels.keys()
+
+
 def test_rows_that_can_not_make_one_chain_are_told(tmp_path):
     truth = np.zeros(9, np.int32)
     rows_of_it = {"name": "d", "digest": "x", "split": "val"}
@@ -362,19 +378,32 @@ def test_rows_that_can_not_make_one_chain_are_told(tmp_path):
     with pytest.raises(UserError, match="no measurement of the machine 'foo'; there are desk, laptop"):
         pick(*both, machine="foo")
     busy = {"valid": False, "invalid_because": "the machine was busy"}
-    with pytest.raises(NothingFits, match="INVALID .the machine was busy.; --allow-invalid"):
+    with pytest.raises(NothingFits, match=r"no general model can be .*g: INVALID .the machine was busy.*; --allow-invalid") as nothing:
         pick(row("g", **busy), row("s", **busy))
+    assert [one["member"] for one in nothing.value.left_out] == ["g", "s"]
+    with pytest.raises(NothingFits, match="g: INVALID .the machine was busy"):
+        pick(row("g", **busy), row("s"))
+    found = pick(row("g"), row("s", **busy))
+    assert found["left_out"] == [{"member": "s", "why": "INVALID (the machine was busy)"}] and "  not s: INVALID (the" in tell(found, "99", "top1.micro")
+    with pytest.raises(NothingFits, match="would do") as nothing:
+        choose([row("g"), row("s", **busy)], [results], Wanted(budget_ms=0.1))
+    assert [one["member"] for one in nothing.value.left_out] == ["s"], "--json tells it too"
+    bare = {key: value for key, value in row("g").items() if key not in ("bundle", "provider", "threads")}
+    assert choose([bare], [results], Wanted(budget_ms=100))["bundle"] is None
     found = pick(row("g", **busy), row("s"), allow_invalid=True)
     assert found["invalid_because"] == "the machine was busy" and "INVALID: the machine was busy" in tell(found, "99", "top1.micro")
     assert found["latency_ms"]["upper"] and "at most" in tell(found, "99", "top1.micro")
     unbounded = {"latency_ms": {key: ms for key, ms in timed("s", 4)["latency_ms"].items() if key != "uppers"}}
     assert not pick(row("g"), row("s", **unbounded))["chain"]["verticals"], "nothing says how long a submodel takes at most that has no bound"
-    with pytest.raises(NothingFits, match="without a bound of p99; --allow-invalid"):
+    with pytest.raises(NothingFits, match="g: no bound of p99: more --samples.*; --allow-invalid"):
         pick(row("g", **unbounded), row("s", **unbounded))
     found = pick(row("g", **unbounded), row("s"), allow_invalid=True)
     assert found["latency_ms"]["upper"] is None and found["alone"]["upper_ms"] is None and "(not bounded)" in tell(found, "99", "top1.micro")
-    for wrong in ({"agreement": 0.4}, {"trained": False}):
-        with pytest.raises(UserError, match="no general model was both timed"):
+    for wrong, said in (({"agreement": 0.4}, "wrong answers"), ({"trained": False}, "untrained"), ({"trained": None}, "untrained"),
+                        ({"quantiles_ms": None}, "without its stages")):  # fmt: skip
+        with pytest.raises(NothingFits, match=f"g: .*{said}"):
             pick(row("g", **wrong), row("s"), allow_invalid=True)
+    with pytest.raises(UserError, match="no general model was both timed"):
+        pick(row("s"))
     with pytest.raises(UserError, match="K from 1 to 2"):
         pick(row("g"), row("s"), metric="levels.\u00b2.micro")

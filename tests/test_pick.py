@@ -1,9 +1,13 @@
 """`family pick`: never over the budget, never beaten, and honest when nothing fits."""
 
 import hashlib
+import itertools
 import json
 import re
 import shutil
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -266,6 +270,10 @@ def test_wrong_answers_are_never_taken_nor_is_what_has_no_bound_unless_that_is_a
     wrong = measured("wrong", 1, 1.0, valid=False, invalid_because="its answers agree with the stored ones in 0.0%", agreement=0.0)
     few = measured("few", 3, 0.9, valid=False, invalid_because="20 images can't bound p99",
                    latency_ms={"p50": 3, "p99": 4, "upper": None, "uppers": {"p50": 3.5, "p99": None}})  # fmt: skip
+    exact = measured("exact", 3, 0.9, latency_ms={"p50": 3, "p99": 4, "upper": 4, "uppers": {"p50": 3, "p99": 4}})
+    (tmp_path / "exact.jsonl").write_text("".join(json.dumps(row) + "\n" for row in exact))
+    assert main(["pick", str(tmp_path / "exact.jsonl"), "--budget-ms", "9"]) == 0
+    assert "p99 4.00 ms (at most 4.00)" in capsys.readouterr().out, "a bound that is the percentile is one"
     with pytest.raises(NothingFits, match="wrong: INVALID .its answers agree.*wrong answers"):
         pick(wrong, budget_ms=200, allow_invalid=True)
     assert pick(wrong + few, budget_ms=200, allow_invalid=True)["cost_ms"] == 4
@@ -602,6 +610,10 @@ def test_a_front_is_not_copied(results, capsys):
     assert "--budget-ms or --min-accuracy" in capsys.readouterr().err
 
 
+def _append_one(path: Path, name: str) -> None:
+    append_rows(path, measured(name, 1, None), lambda old, new: False)
+
+
 def test_rows_are_added_whole_and_replace_their_elders(tmp_path):
     path = tmp_path / "deep/r.jsonl"
     same = lambda old, new: old["member"] == new["member"]  # noqa: E731
@@ -609,7 +621,11 @@ def test_rows_are_added_whole_and_replace_their_elders(tmp_path):
     append_rows(path, measured("b", 1, None) + measured("c", 1, None), same)
     append_rows(path, measured("a", 5, None), same)
     assert [(row["member"], row["latency_ms"]["p50"]) for row in read_rows([path])] == [("b", 1), ("c", 1), ("a", 5)]
-    path.write_text(path.read_text() + "{half a row")
+    many = [f"m{k}" for k in range(24)]
+    with ProcessPoolExecutor(4, get_context("fork")) as pool:
+        list(pool.map(_append_one, itertools.repeat(path), many))
+    assert sorted(row["member"] for row in read_rows([path])) == sorted([*many, "a", "b", "c"]), "nobody loses what another adds meanwhile"
+    path.write_text("".join(json.dumps(row) + "\n" for row in read_rows([path])[:3]) + "{half a row")
     with pytest.raises(UserError, match="r.jsonl, line 4: not a JSON object"):
         append_rows(path, measured("d", 1, None), same)
 

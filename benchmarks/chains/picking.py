@@ -4,15 +4,16 @@ import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from benchmarks.boards import agrees, setting_of
-from benchmarks.bounds import ONE_SIDED
+from benchmarks.boards import INVALID, WRONG, agrees, setting_of
+from benchmarks.candidates import N_TOLD, NoMember
 from benchmarks.chains.choosing import Chosen, bound_of, pick_chain
 from benchmarks.chains.evidence import Evidence, read_evidence
 from benchmarks.chains.mixture import is_timed
 from benchmarks.measurements import part_of, scenario_of
 from export.chain import PICKED, chain_digest, chain_name, join_schemes
-from family.errors import NothingFits, UserError
+from family.errors import UserError
 
 SUFFIX = ".chains.parquet"  # of what `family bench --chains` writes beside its results
 
@@ -40,6 +41,13 @@ def evidence_of(results: Sequence[Path]) -> Path:
     return found[0]
 
 
+class Timed(NamedTuple):
+    """What a chain is chosen from."""
+
+    rows: dict[str, dict]  # by sha256
+    left_out: list[dict]  # {"member", "why"} of what was timed and doesn't count
+
+
 def choose(rows: Sequence[dict], results: Sequence[Path], wanted) -> dict:
     """Return the chosen chain as `family pick --chain --json` prints it.
 
@@ -53,8 +61,8 @@ def choose(rows: Sequence[dict], results: Sequence[Path], wanted) -> dict:
     return tell_chosen(*find_chain(rows, results, wanted), wanted)
 
 
-def find_chain(rows: Sequence[dict], results: Sequence[Path], wanted) -> tuple[Chosen, dict[str, dict], Evidence]:
-    """Return the chosen chain, the latency row of each file that it was chosen from, and what members answered; see `choose`."""
+def find_chain(rows: Sequence[dict], results: Sequence[Path], wanted) -> tuple[Chosen, Timed, Evidence]:
+    """Return the chosen chain, what it was chosen from, and what members answered; see `choose`."""
     if wanted.budget_ms is None:
         raise UserError("--chain wants --budget-ms")
     other = [option for option, is_given in _NOT_WITH_CHAINS.items() if is_given(wanted)]
@@ -63,11 +71,15 @@ def find_chain(rows: Sequence[dict], results: Sequence[Path], wanted) -> tuple[C
                         f"leave out {' and '.join(other)}")  # fmt: skip
     evidence = read_evidence(evidence_of(results))
     timed = _timed(rows, evidence, wanted)
-    chosen = pick_chain(list(timed.values()), evidence, wanted.budget_ms, float(wanted.percentile), wanted.metric)
+    try:
+        chosen = pick_chain(list(timed.rows.values()), evidence, wanted.budget_ms, float(wanted.percentile), wanted.metric)
+    except NoMember as nothing:
+        nothing.left_out = timed.left_out
+        raise
     return chosen, timed, evidence
 
 
-def _timed(rows: Sequence[dict], evidence: Evidence, wanted) -> dict[str, dict]:
+def _timed(rows: Sequence[dict], evidence: Evidence, wanted) -> Timed:
     """Return the newest row of each file that counts and that answered: single images, one machine, one setting."""
     files = {*evidence.generals, *evidence.submodels}
     meant = [row for row in rows if row["kind"] == "latency" and row["model_sha256"] in files and scenario_of(row)[:2] == ("single-stream", 1)]
@@ -76,15 +88,32 @@ def _timed(rows: Sequence[dict], evidence: Evidence, wanted) -> dict[str, dict]:
         raise UserError(f"no measurement of the machine {wanted.machine!r}; there are {', '.join(machines) or 'none'}")
     if wanted.machine is None and len(machines) > 1:
         raise UserError(f"the results come from several machines; choose with --machine: {', '.join(machines)}")
-    meant = [row for row in meant if wanted.machine in (None, row["machine"]["name"]) and is_timed(row) and _is_right(row)]
-    valid = [row for row in meant if wanted.allow_invalid or (row.get("valid", True) and _is_bounded(row, wanted))]
-    if meant and not valid:
-        why = f"INVALID ({meant[0].get('invalid_because')})" if not meant[0].get("valid", True) else f"without a bound of p{wanted.percentile}"
-        raise NothingFits(f"all measurements of its members are {why}; --allow-invalid takes them")
-    if len({setting_of(row) for row in valid}) > 1:
-        told = "; ".join(sorted({_told_setting(row) for row in valid}))
+    meant = sorted((row for row in meant if wanted.machine in (None, row["machine"]["name"])), key=lambda row: str(row.get("at") or ""))
+    reasons = [_why_not(row, wanted) for row in meant]
+    found = {row["model_sha256"]: row for row, why in zip(meant, reasons, strict=True) if not why}
+    out = {row["model_sha256"]: {"member": row["member"], "why": why} for row, why in zip(meant, reasons, strict=True) if row["model_sha256"] not in found}
+    left_out = sorted(out.values(), key=lambda one: (one["member"], one["why"]))
+    if not found.keys() & evidence.generals.keys() and out.keys() & evidence.generals.keys():
+        told = "; ".join(f"{one['member']}: {one['why']}" for one in left_out[:N_TOLD]) + (f" and {len(left_out) - N_TOLD} more" if left_out[N_TOLD:] else "")
+        hint = "" if wanted.allow_invalid else "; --allow-invalid takes INVALID measurements and those without a bound"
+        raise NoMember(f"no general model can be the first of a chain ({told}){hint}", left_out=left_out)
+    if len({setting_of(row) for row in found.values()}) > 1:
+        told = "; ".join(sorted({_told_setting(row) for row in found.values()}))
         raise UserError(f"members were timed with different settings or versions ({told}), of which no chain can be made; give results of one of them")
-    return {row["model_sha256"]: row for row in sorted(valid, key=lambda row: str(row.get("at") or ""))}
+    return Timed(found, left_out)
+
+
+def _why_not(row: dict, wanted) -> str:
+    """Say why a row does not count, or nothing."""
+    if not row.get("valid", True) and not wanted.allow_invalid:
+        return f"{INVALID} ({row.get('invalid_because') or 'no reason given'})"
+    if not agrees(row):
+        return WRONG
+    if not row.get("trained", True):
+        return "untrained"
+    if not is_timed(row):
+        return "timed without its stages: run `family bench` again"
+    return "" if wanted.allow_invalid or _is_bounded(row, wanted) else f"no bound of p{wanted.percentile}: more --samples"
 
 
 def _told_setting(row: dict) -> str:
@@ -96,12 +125,9 @@ def _is_bounded(row: dict, wanted) -> bool:
     return bound_of(row, float(wanted.percentile)) is not None
 
 
-def _is_right(row: dict) -> bool:
-    return agrees(row) and row.get("trained", True) is not False
-
-
-def tell_chosen(chosen: Chosen, timed: dict[str, dict], evidence: Evidence, wanted) -> dict:
+def tell_chosen(chosen: Chosen, of: Timed, evidence: Evidence, wanted) -> dict:
     """Return a chosen chain as `family pick --chain --json` prints it."""
+    timed = of.rows
     general, asked = timed[chosen.general], {name: option for name, option in chosen.options.items() if option.submodel}
     files, beside = {"general": chosen.general, **{name: option.submodel for name, option in asked.items()}}, chosen.beside
     own = [timed[sha] for sha in files.values()]
@@ -111,14 +137,14 @@ def tell_chosen(chosen: Chosen, timed: dict[str, dict], evidence: Evidence, want
     return {
         # As `bench` writes them of the chain that --copy-to makes: its name and its schemes, joined; the bundle is the general model's.
         "member": chain_name("hard", general["member"], asked, thresholds) if asked else general["member"],
-        "bundle": general["bundle"],
+        "bundle": general.get("bundle"),
         "scheme": join_schemes([row["scheme"] for row in own]),
         "chain": {
             "general": general["member"],
             "verticals": {name: timed[option.submodel]["member"] for name, option in asked.items()},
             "thresholds": thresholds,
         },
-        "bundles": {"general": general["bundle"], **{name: timed[option.submodel]["bundle"] for name, option in asked.items()}},
+        "bundles": {"general": general.get("bundle"), **{name: timed[option.submodel].get("bundle") for name, option in asked.items()}},
         "files": files,
         "model_sha256": chain_digest("hard", files, thresholds),
         "schemes": {"general": general["scheme"], **{name: timed[option.submodel]["scheme"] for name, option in asked.items()}},
@@ -133,6 +159,7 @@ def tell_chosen(chosen: Chosen, timed: dict[str, dict], evidence: Evidence, want
         "machine": general["machine"]["name"],
         "cpu": general["machine"].get("cpu"),
         "measured_at": general.get("at"),
+        "left_out": of.left_out,
     }
 
 
@@ -152,11 +179,13 @@ def tell(found: dict, percentile: str, metric: str) -> str:
                  f"p{percentile} {slow:.2f} ms ({_at_most(ms['upper'])}), {found['threads']} threads of {found['machine']}")  # fmt: skip
     if chain["verticals"]:
         alone = found["alone"]
-        is_sure = alone["won"] - alone["lost"] > ONE_SIDED * math.sqrt(alone["won"] + alone["lost"])
         lines.append(f"of these images {alone['won']} are right that {alone['member']} alone ({_at_most(alone['upper_ms'])}), the best within the budget, "
-                     f"has wrong, and {alone['lost']} the other way round" + ("" if is_sure else ": that the chain is better is not shown"))  # fmt: skip
+                     f"has wrong, and {alone['lost']} the other way round; they chose it, so `family evaluate` of both on other images tells")  # fmt: skip
     if found["invalid_because"]:
         lines.append(f"INVALID: {found['invalid_because']}")
+    lines += [f"  not {one['member']}: {one['why']}" for one in found["left_out"][:N_TOLD]]
+    if len(found["left_out"]) > N_TOLD:
+        lines.append(f"  nor {len(found['left_out']) - N_TOLD} more; --json has all of them")
     return "\n".join(lines)
 
 
@@ -190,5 +219,5 @@ def copy_chain(found: dict, out: Path, results: Sequence[Path], fresh: bool) -> 
             if verticals:
                 write_chain(folder / "chain.toml", folder / "general", verticals, "hard", found["chain"]["thresholds"])
                 write_json(folder / PICKED, {"schemes": found["schemes"], "predicted_ms": predicted_ms, "model_sha256": found["model_sha256"],
-                                             **{key: serve[key] for key in ("machine", "threads", "provider")}})  # fmt: skip
+                                             **{key: serve.get(key) for key in ("machine", "threads", "provider")}})  # fmt: skip
     return out / ("chain.toml" if len(found["bundles"]) > 1 else "general")

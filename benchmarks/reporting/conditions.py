@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from benchmarks.boards import setting_of
-from benchmarks.measurements import number_at, part_of
+from benchmarks.measurements import number_at, part_of, scenario_of
 from benchmarks.reporting.words import counted, told_scenario
 from benchmarks.timing.gpu import PROVIDERS as GPU_PROVIDERS
 from family.pages import plain
@@ -55,8 +55,19 @@ def _latency_conditions(rows: Sequence[dict]) -> list[str]:
         f"after {_span(r.get('warmup') for r in rows)} to warm up, on {_dates(rows)}.",
         *(["Rate: the best of the batch sizes measured, of the model alone, on pixels; from bytes: with decoding, resizing and telling the answer."]
           if any(r.get("throughput") for r in rows) else []),
+        *_bounds(rows),
         *_meanwhile(rows),
     ]
+
+
+def _bounds(rows: Sequence[dict]) -> list[str]:
+    """Say what the bounds of percentiles take samples for."""
+    if scenario_of(rows[0])[0] == "server":
+        return ["Bounds count as many waiting times as are independent."]
+    n_told = sum(row.get("turns") is not None for row in rows)
+    if n_told == len(rows):
+        return ["Bounds allow for turns that differed."]
+    return ["Bounds take queries of all turns to be alike" + (", but for newer rows, which allow for turns that differed." if n_told else ".")]
 
 
 def _meanwhile(rows: Sequence[dict]) -> list[str]:

@@ -13,7 +13,7 @@ WORDS = {
     "scope": "what a member knows: general is the whole tree, a vertical is one part of it; each is measured on its own rows",
     "scheme": "how the numbers in the model file are stored: fp32, fp16 or int8",
     "p50, p99": "half, and 99 of 100, of the queries took at most this long, from encoded bytes to answer",
-    "p99 at most": "with about 95 % confidence the true p99 is not above this, also where turns differed; a budget is compared with it",
+    "p99 at most": "with about 95 % confidence the true p99 is not above this, under the conditions that are told; a budget is compared with it",
     "top-k": "the right category was among the k best guesses, in per cent of images; ± is half of its 95 % interval, which takes images of one listing "
     "together",
     "micro, macro": "averaged over images, and over categories, so that rare categories count as much; where neither is said it is micro",
