@@ -164,16 +164,17 @@ def _find_bases(members: Sequence[dict]) -> dict[str, list[dict]]:
     """Note the fp32 member of each other member's own bundle in its `base`: found by the file's digest where its rows hold that, else by the bundle's name,
     where one file alone has it. Return those that may be it, by the member's digest: more than one where names don't tell."""
     full = [member for member in members if member["scheme"] == "fp32"]
-    by_file, by_name = {member["model_sha256"]: member for member in full}, {}
-    for member in full:
-        by_name.setdefault(_run_of(member), []).append(member)
-    found = {}
+    by_file, by_name, found = {member["model_sha256"]: member for member in full}, None, {}
     for member in members:
         member["base"], member["base_unclear"] = None, ""
         if member["scheme"] == "fp32":
             continue
         digest = _digest_of_base(member["latency"]) or _digest_of_base(member["accuracy"])
-        bases = [by_file[digest]] if digest in by_file else [] if digest else by_name.get(_run_of(member), [])
+        if digest:
+            bases = [by_file[digest]] if digest in by_file else []
+        else:
+            by_name = _by_run(full) if by_name is None else by_name
+            bases = by_name.get(_run_of(member), [])
         found[member["model_sha256"]] = bases
         if len(bases) == 1:
             member["base"] = bases[0]
@@ -186,6 +187,13 @@ def _find_bases(members: Sequence[dict]) -> dict[str, list[dict]]:
 def _digest_of_base(row: dict | None) -> str | None:
     digest = part_of(row, "against_fp32", dict).get("model_sha256")
     return digest if isinstance(digest, str) else None
+
+
+def _by_run(members: Sequence[dict]) -> dict[tuple, list[dict]]:
+    found: dict[tuple, list[dict]] = {}
+    for member in members:
+        found.setdefault(_run_of(member), []).append(member)
+    return found
 
 
 def _run_of(member: dict) -> tuple | None:
@@ -201,14 +209,19 @@ def _mark_what_gains_nothing(members: Sequence[dict]) -> None:
     for member in members:
         bases = [base for base in bases_of.get(member["model_sha256"], []) if base["latency"]] if member["latency"] else []
         ratio = number_at(member["latency"], "against_fp32", "ratio")
-        speeds = [base["p50_ms"] / member["p50_ms"] for base in bases if base["p50_ms"] and member["p50_ms"] and INVALID not in base["remarks"]]
-        slower = [speed <= 1 for speed in (speeds if ratio is None else [ratio] if bases else [])]
+        speeds = _speeds(member, bases) if ratio is None else [ratio] if bases else []
+        slower = [speed <= 1 for speed in speeds]
         if slower and all(slower):
             name = member["base"]["member"] if member["base"] else "any fp32 of its bundle's name" if ratio is None else "the fp32 of its own bundle"
             member["remarks"][NO_GAIN] = f"not faster than {name}, whose answers it approximates"
         elif any(slower):
             member["remarks"][UNCLEAR] = member["base_unclear"]
         member["comparable"] = not member["remarks"]
+
+
+def _speeds(member: dict, bases: Sequence[dict]) -> list[float]:
+    """Return how many times as fast as each base a member is, in p50, where both are known."""
+    return [base["p50_ms"] / member["p50_ms"] for base in bases if base["p50_ms"] and member["p50_ms"] and INVALID not in base["remarks"]]
 
 
 def _remarks(member: dict) -> dict[str, str]:

@@ -1,9 +1,10 @@
 """Lines of results, decoded for one question: what picking looks at becomes objects and is checked as `read_rows` does, and the rest, most of a file, is
-passed over as JSON.
+passed over as JSON. Lines of another scope, as most of a results file may be, are not looked into, where they begin as `lean` writes them.
 
 What this can't take as it is, it leaves to the plain way, which takes it or says what is wrong: a test holds the two together.
 """
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
@@ -20,25 +21,30 @@ _MACHINE = ("name", "cpu", "cores", "gpu", "features", "memory_gb", "versions")
 _REQUIRED = {"schema": _Schema, "member": str, "variant": str, "scope": str, "scheme": str, "model_sha256": str}
 _OPTIONAL = {"at": Any, "resolution_px": Any, "label": Any, "trained": Any, "bundle": str | None, "provider": str | None, "n": _Count,
              "batch": _LeastOne, "threads": _LeastOne}  # fmt: skip
-_BEGIN = 1024  # bytes of a line, in which `bench` writes its kind and scope: a guess of what decodes it at once, which the decoded row confirms
+_BEGIN = re.compile(rb'\{"schema":\d+,"kind":"\w+","scope":"[^"\\]*",')  # of a line, as `lean` has it
 
 
 def decoder_for(metric: str, scope: str) -> Callable[[bytes], dict | None]:
     """Return what takes a line to the part of its row that picking by a metric in a scope looks at, or to None where the plain way is to read it."""
     decoders = {kind: msgspec.json.Decoder(type_) for kind, type_ in (("latency", _latency_type()), ("accuracy", _accuracy_type(metric)))}
     other = msgspec.json.Decoder(TypedDict("Other", {"schema": _Schema, "kind": Literal["latency", "accuracy"], "scope": str}))
-    wanted = b'"scope":' + msgspec.json.encode(scope)
+    beginnings: dict[bytes, dict] = {}  # what they say: there are few
+
+    def look_at(line: bytes) -> dict:
+        begin = _BEGIN.match(line)
+        if not begin or not line.endswith((b"}\n", b"}")):
+            return other.decode(line)
+        about = beginnings.get(begin[0])
+        if about is None:
+            about = beginnings[begin[0]] = other.decode(begin[0][:-1] + b"}")
+        return about
 
     def decode(line: bytes) -> dict | None:
-        begin = line[:_BEGIN]
         try:
-            if wanted in begin:
-                kind = "latency" if b'"kind":"latency"' in begin else "accuracy"
-            else:
-                row = other.decode(line)
-                if row["scope"] != scope:
-                    return row
-                kind = row["kind"]
+            about = look_at(line)
+            kind = about["kind"]
+            if about["scope"] != scope:
+                return about
             row = decoders[kind].decode(line)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None

@@ -13,6 +13,7 @@ import msgspec
 from family.errors import UserError
 
 _CHUNK = 2**20  # bytes read at once
+_BEGIN = ("schema", "kind", "scope")  # of a line of results
 _DIGITS = 6  # of numbers in results
 _WHOLE, _NUMBERS = (int,), (int, float)  # not bool, which is an int too
 _WHOLES = frozenset((int, bool))
@@ -267,7 +268,8 @@ def lean(row: dict) -> dict:
     the curve of calibration is left to `evaluate`, which draws it."""
     if row["kind"] not in REQUIRED:
         return row
-    rounded = _rounded({**row, "metrics": _without_curve(row["metrics"])} if row["kind"] == "accuracy" else row)
+    begin = {key: row[key] for key in _BEGIN}  # by which a line tells whether a question is about it
+    rounded = _rounded({**begin, **row, "metrics": _without_curve(row["metrics"])} if row["kind"] == "accuracy" else {**begin, **row})
     return {**rounded, "rate": row["rate"]} if "rate" in row else rounded  # what was asked for is told exactly: `bench` finds it again
 
 
