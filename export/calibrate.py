@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from export.runtime import session_options
+from export.runtime import open_on_cpu, session_options
 from family.errors import Failure
 from family.progress import progress
 
@@ -114,7 +114,7 @@ def _session_of_all(model: onnx.ModelProto, names: list[str]) -> ort.InferenceSe
     wide = onnx.ModelProto.FromString(model.SerializeToString())
     there = {value.name for value in wide.graph.output}
     wide.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name not in there)
-    return ort.InferenceSession(wide.SerializeToString(), session_options(), providers=["CPUExecutionProvider"])
+    return open_on_cpu(wide.SerializeToString(), session_options())
 
 
 def min_max(histogram: Histogram) -> tuple[float, float]:

@@ -81,7 +81,8 @@ def _is_done(args: argparse.Namespace, made_of: dict) -> bool:
         return False
     refused = read_card(args.out).get("refused", {})
     if refused:
-        raise Failure(f"{', '.join(refused)} was refused; see {args.out}/card.json")
+        told = "; ".join(f"{name} was refused" + (f": {found['why']}" if found.get("why") else "") for name, found in refused.items())
+        raise Failure(f"{told}; `family show {args.out}` tells more, and --fresh tries again")
     return True
 
 

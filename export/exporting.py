@@ -19,17 +19,19 @@ from export.metadata import write_metadata
 from export.proof import count_operators, opset_of, prove, why_not_int8
 from export.quantize import halve
 from export.rows import calibration_rows, held_back_rows
-from export.runtime import Predictor, Settings, in_parts, part_size, run_unfused
+from export.runtime import Predictor, Settings, in_parts, part_size, run_both, run_unfused
 from export.search import report_accuracy, search, summary, tell_choice, write_candidates
 from export.speed import compare_speed, tell_speed
 from export.verify import (
+    FUSED,
+    MAX_DE,
     MAX_DP,
-    MAX_DP_FUSED,
+    Answers,
+    compare,
     gate,
     hostile_files,
     hostile_images,
     is_refused,
-    parity,
     parity_holds,
     rounding,
     tell_verdict,
@@ -39,12 +41,12 @@ from family.data.dataset import Dataset, Rows
 from family.data.images import Preprocessing, decode_image, decode_rgb
 from family.data.order import choose_balanced
 from family.data.reading import decode_all
-from family.errors import Failure
+from family.errors import Failure, UserError
 from family.evaluation.predictions import level_maps
 from family.machine import cpu_model, peak_memory_mb
 from family.outputs import whole_folder, write_json
 
-N_SAMPLES = 256
+N_SAMPLES, N_COMPARED = 256, 64  # stored inputs, and those of them, of all classes, by which fp32 is compared with the run
 
 
 @dataclass(frozen=True)
@@ -77,24 +79,28 @@ def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, gate_
         Failure: fp32 does not give the run's answers, so there is nothing to export; or every scheme was refused.
     """
     from family.training.runs import load_calibrated  # isort: skip  (TensorFlow, quietly, from here on)
-    from export.exact import predict_exactly
+    from export.exact import full_float32, in_float64, predict_both
     from export.onnx import convert
 
     began = time.monotonic()
     model, card = load_calibrated(run)
     how = Preprocessing.from_card(card["preprocessing"])
     val = held_back_rows(dataset, card)
-    with whole_folder(out, made_of) as folder:
+    with full_float32(), whole_folder(out, made_of) as folder:
         card = {**card, "schemes": {}, "export": {"calibration_dataset": dataset.digest}}
         fp32 = folder / "model.fp32.onnx"
         convert(model, fp32)
         write_metadata(fp32, card, "fp32")
         samples = _sample_images(val, how)
         pixels = np.stack([decode_image(data, how) for data in samples])
-        photos = pixels[:64]
+        photos, batch = pixels[:: -(-len(pixels) // N_COMPARED)], part_size(how.resolution_px)
         checked = np.concatenate([photos, _hostile_pixels(how)])
-        source = model.predict(checked.astype(np.float32), verbose=0, batch_size=part_size(how.resolution_px))
-        found = _check_parity(source, fp32, _answers(folder, card, "fp32", checked), checked, len(photos), lambda images: predict_exactly(model, images))
+        source = predict_both(model, checked, batch)
+
+        def recount(images: np.ndarray) -> tuple[Answers, list[Answers]]:
+            return predict_both(in_float64(model), images, max(1, batch // 2)), [predict_both(model, images, n) for n in {1, 2, batch}]
+
+        found = _check_parity(source, fp32, run_both(_open(folder, card, "fp32").session, checked), checked, len(photos), recount)
         refused = _write_saved_model(model, how, folder, card, samples, pixels) if saved_model else []
         smaller = [name for name in MAKERS if name in schemes]
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -104,6 +110,7 @@ def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, gate_
         if "fp32" not in schemes:
             fp32.unlink()
             del card["schemes"]["fp32"]
+            card["export"]["parity"] = found  # of what the others were made of
         else:
             card["schemes"]["fp32"] |= {"parity": found, "operators": count_operators(fp32)}
         if not card["schemes"]:
@@ -131,42 +138,48 @@ def _write_saved_model(model, how: Preprocessing, folder: Path, card: dict, samp
           f"on {found['n']} images")  # fmt: skip
     if why := why_unlike(found):
         shutil.rmtree(folder / "saved_model")
-        card.setdefault("refused", {})["saved_model"] = found
+        card.setdefault("refused", {})["saved_model"] = {"why": f"it does not give fp32's answers: {why}", **found}
         return [f"the SavedModel is refused: it does not give fp32's answers: {why}"]
     card["saved_model"] = {"folder": place.relative_to(folder).as_posix(), "parity": found, "unlike_the_bundle": UNLIKE}
     return []
 
 
-def _check_parity(source: np.ndarray, fp32: Path, served: np.ndarray, images: np.ndarray, n_photos: int, exactly: Callable) -> dict:
+def _check_parity(source: Answers, fp32: Path, served: Answers, images: np.ndarray, n_photos: int, recount: Callable) -> dict:
     """Compare the run's answers with the file's, as it is written and as the Predictor serves it.
 
-    A run may magnify what float32 rounds, on images that no photo is: there an answer that is off by more than MAX_DP is compared with the run's in
-    float64, and may lie twice as far from it as the run's own.
+    A run may magnify what float32 rounds, on images that no photo is: where answers to those are off by more than photos' may be, all of them are compared
+    with the run's in float64, as `rounding` says.
 
     Args:
-        source, served: float32 [n, n_classes].
         images: uint8 [n, px, px, 3]; the first `n_photos` of them are photos.
-        exactly: images -> float64 [n, n_classes], the run's answers; slow.
+        recount: images -> the run's answers in float64, and a list of them in float32, from batches of several sizes; slow.
 
     Raises:
         Failure: they differ by more than rounding.
     """
     written = run_unfused(fp32, images)
-    found, fused, photos = parity(source, written), parity(source, served), parity(source[:n_photos], written[:n_photos])
-    told = f"max |dp| {found['max_dp']:.1e} as written ({photos['max_dp']:.1e} on photos), {fused['max_dp']:.1e} as served"
-    print(f"fp32: {told}, agreement {fused['agreement']:.1%} on {found['n']} images")
-    holds = parity_holds(found)
-    if not holds and parity_holds(photos) and parity_holds(found, MAX_DP_FUSED):
-        found["rounding"] = one = rounding(exactly(images[n_photos:]), source[n_photos:], written[n_photos:])
-        holds = one["exported"] <= one["allowed"]
-        lie = f"from the run's answers in float64 the run's own lie {one['source']:.2e} at most, the file's {one['exported']:.2e}"
-        print(f"fp32: on {one['n']} images that no photo is, {lie} (allowed {one['allowed']:.2e})")
-    if not holds or not parity_holds(fused, MAX_DP_FUSED):
+    found, fused, photos = compare(source, written), compare(source, served), compare(*([part[:n_photos] for part in of] for of in (source, written)))
+    print(f"fp32, {found['n']} images: as written {_told(found)}, on photos {_told(photos)}; as served {_told(fused)}")
+    holds, lie = parity_holds(found), ""
+    if not holds and parity_holds(photos) and parity_holds(found, FUSED):
+        found["rounding"] = one = rounding(*recount(images[n_photos:]), [part[n_photos:] for part in written])
+        holds = all(one["exported"][key] <= allowed for key, allowed in one["allowed"].items())
+        told = {name: _told(one[name]) for name in ("source", "exported", "allowed")}
+        lie = f"from the run's answers in float64 to {one['n']} images that no photo is, its own lie {told['source']}, the file's {told['exported']} " \
+              f"(allowed {told['allowed']})"  # fmt: skip
+        print(f"fp32: {lie}")
+    if not holds or not parity_holds(fused, FUSED):
+        worst = int(np.abs(source[0] - written[0]).max(axis=1).argmax())
+        where = f"photo {worst}" if worst < n_photos else f"hostile image {worst - n_photos}"
         raise Failure(
-            f"fp32 does not give the run's answers: max |dp| {found['max_dp']:.2e} (allowed {MAX_DP:.0e}), agreement {found['agreement']:.2%}; "
-            f"as served {fused['max_dp']:.2e} (allowed {MAX_DP_FUSED:.0e}), {fused['agreement']:.2%}" + ("" if "rounding" not in found else f"; {lie}")
+            f"fp32 does not give the run's answers: {_told(found)} (allowed {MAX_DP:.0e} and {MAX_DE:.0e}), agreement {found['agreement']:.2%}; worst on "
+            f"{where}, on photos {_told(photos)}; as served {_told(fused)} (allowed {FUSED} times as much), {fused['agreement']:.2%}{lie and '; ' + lie}"
         )
-    return {**found, "max_dp_photos": photos["max_dp"], "served": fused}
+    return {**found, "photos": photos, "served": fused}
+
+
+def _told(found: dict) -> str:
+    return f"max |dp| {found['max_dp']:.2e}, max |de| {found['max_de']:.2e} of |e|"
 
 
 def _entry(folder: Path, scheme: str) -> dict:
@@ -175,11 +188,15 @@ def _entry(folder: Path, scheme: str) -> dict:
     return {"file": path.name, "sha256": sha256_of(path), "size_mb": round(path.stat().st_size / 1e6, 3), "opset": opset}
 
 
-def _answers(folder: Path, card: dict, scheme: str, images: np.ndarray) -> np.ndarray:
-    """Answer by a file of a bundle in the making, through the Predictor that serves it."""
+def _open(folder: Path, card: dict, scheme: str) -> Predictor:
+    """Open a file of a bundle in the making with the Predictor that serves it."""
     card["schemes"].setdefault(scheme, _entry(folder, scheme))
     write_card(folder, card)
-    predictor = Predictor(open_bundle(folder), Settings(scheme, "cpu"))
+    return Predictor(open_bundle(folder), Settings(scheme, "cpu"))
+
+
+def _answers(folder: Path, card: dict, scheme: str, images: np.ndarray) -> np.ndarray:
+    predictor = _open(folder, card, scheme)
     return np.concatenate([predictor.predict(part) for part in in_parts(images)])
 
 
@@ -194,8 +211,8 @@ def _export_smaller(scheme: str, folder: Path, card: dict, dataset: Dataset, jud
     path, pixels = folder / f"model.{scheme}.onnx", judged.pixels
     try:
         made, proof, why = MAKERS[scheme](folder / "model.fp32.onnx", path, dataset, card, how, judged)
-    except Failure as error:
-        return _refuse(path, scheme, card, {"why": f"it can't be made: {error}"}, f"it can't be made: {error}")
+    except (Failure, UserError) as error:
+        return _refuse(path, scheme, card, {}, f"it can't be made: {error}")
     write_metadata(path, card, scheme)
     if why:
         return _refuse(path, scheme, card, {"proof": proof, "made": made}, f"since it is none: {why}")
@@ -224,7 +241,7 @@ def _export_smaller(scheme: str, folder: Path, card: dict, dataset: Dataset, jud
 def _refuse(path: Path, scheme: str, card: dict, found: dict, why: str) -> list[str]:
     path.unlink(missing_ok=True)
     card["schemes"].pop(scheme, None)
-    card.setdefault("refused", {})[scheme] = found
+    card.setdefault("refused", {})[scheme] = {"why": why, **found}
     return [f"{scheme} is refused: {why}"]
 
 

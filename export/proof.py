@@ -5,9 +5,8 @@ import tempfile
 from pathlib import Path
 
 import onnx
-import onnxruntime as ort
 
-from export.runtime import session_options
+from export.runtime import open_on_cpu, session_options
 
 MOST_IN_FLOAT = 1 / 3  # of the convolutions, on purpose: everything in float gives fp32's answers, and is not int8
 _FLOAT_CONVOLUTIONS = ("Conv", "FusedConv", "NhwcFusedConv")
@@ -41,7 +40,7 @@ def prove(path: Path) -> dict:
         optimized = Path(folder) / "optimized.onnx"
         options = session_options(1)
         options.optimized_model_filepath = str(optimized)
-        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        open_on_cpu(str(path), options)
         model = onnx.load(optimized)
     counts = _count(model)
     floats = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]

@@ -13,7 +13,7 @@ from onnxruntime.quantization.quant_utils import load_model_with_shape_infer, sa
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from export.qdq import write_qdq
-from export.runtime import session_options
+from export.runtime import open_on_cpu, session_options
 
 Ranges = dict[str, tuple[float, float]]  # of activations, by the ONNX tensor's name
 
@@ -58,7 +58,7 @@ def _fuse(marked: onnx.ModelProto) -> onnx.ModelProto:
         options = session_options()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = f"{folder}/fused.onnx"
-        ort.InferenceSession(marked.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        open_on_cpu(marked.SerializeToString(), options)
         fused = onnx.load(options.optimized_model_filepath)
     used = [opset for opset in fused.opset_import if opset.domain in {node.domain for node in fused.graph.node}]
     del fused.opset_import[:]

@@ -127,11 +127,23 @@ def open_session(path: str, settings: Settings, profile: str | None = None) -> o
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # an idle server must not burn a core
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, profile
-    providers = _wanted_providers(settings.provider)
+    return _open(path, options, _wanted_providers(settings.provider), path)
+
+
+def open_on_cpu(model: str | bytes, options: ort.SessionOptions) -> ort.InferenceSession:
+    """Open a file, or a model in the making, with options of its own.
+
+    Raises:
+        Failure: it can't be opened.
+    """
+    return _open(model, options, [PROVIDERS["cpu"]], model if isinstance(model, str) else "a model in the making")
+
+
+def _open(model: str | bytes, options: ort.SessionOptions, providers: list[str], named: str) -> ort.InferenceSession:
     try:
-        return ort.InferenceSession(path, options, providers=providers)
+        return ort.InferenceSession(model, options, providers=providers)
     except Exception as error:  # ONNX Runtime raises several kinds of its own
-        raise Failure(f"{path}: ONNX Runtime can't open it: {first_line(error)}") from error
+        raise Failure(f"{named}: ONNX Runtime can't open it: {first_line(error)}") from error
 
 
 def _wanted_providers(name: str) -> list[str]:
@@ -182,12 +194,17 @@ def placement(bundle: Bundle, settings: Settings) -> dict[str, dict[str, int]]:
     return {"nodes": dict(nodes), "convolutions": {name: n for name, n in convolutions.items() if n}}
 
 
-def run_unfused(path: os.PathLike, images: np.ndarray) -> np.ndarray:
-    """Return float32 [n, n_classes] probabilities of a file as it is written, without the runtime's graph optimizations."""
+def run_unfused(path: os.PathLike, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return float32 probabilities [n, n_classes] and embeddings [n, d] of a file as it is written, without the runtime's graph optimizations."""
     options = session_options()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run(["probabilities"], {"image": part})[0] for part in in_parts(images)])
+    return run_both(open_on_cpu(str(path), options), images)
+
+
+def run_both(session: ort.InferenceSession, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return float32 probabilities [n, n_classes] and embeddings [n, d]."""
+    answers = [session.run(["probabilities", "embedding"], {"image": part}) for part in in_parts(images)]
+    return tuple(np.concatenate(parts) for parts in zip(*answers, strict=True))
 
 
 def part_size(px: int) -> int:

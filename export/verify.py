@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -9,10 +10,12 @@ from PIL import Image
 from family.evaluation.paired import MIN_DIFFERING, MOST_ROWS, Z_95, count_differing, macro_bound, macro_intervals, micro_interval
 from family.evaluation.predictions import node_sums
 
-MAX_DP = 1e-5  # of the graph as it is written
-# Of the same graph with ONNX Runtime's fusions: its fused x * sigmoid(x) is an approximation. On a B0 trained from scratch and hostile
+MAX_DP, MAX_DE = 1e-5, 1e-4  # of the graph as it is written: of a probability, and of an embedding, as a share of its largest value
+# So many times as far with ONNX Runtime's fusions: its fused x * sigmoid(x) is an approximation. On a B0 trained from scratch and hostile
 # images, max |dp| is 9e-7 unfused, 1.5e-5 fused; with the sigmoid written as 1 / (1 + exp(-x)), which is not fused, 9e-7 again.
-MAX_DP_FUSED = 1e-4
+FUSED = 10
+MAX_DP_FUSED = FUSED * MAX_DP
+Answers = tuple[np.ndarray, np.ndarray]  # probabilities [n, n_classes], embeddings [n, d]
 
 
 def hostile_images(px: int, seed: int = 0) -> np.ndarray:
@@ -54,25 +57,43 @@ def parity(source: np.ndarray, exported: np.ndarray) -> dict:
     return {"n": len(source), "max_dp": float(np.abs(source - exported).max()), "agreement": float(same.mean())}
 
 
-def parity_holds(found: dict, max_dp: float = MAX_DP) -> bool:
-    """Say whether an fp32 export may be called the same model."""
-    # Not `found > max_dp`: a NaN must fail.
-    return found["max_dp"] <= max_dp and found["agreement"] == 1.0
-
-
-def rounding(exact: np.ndarray, source: np.ndarray, exported: np.ndarray) -> dict:
-    """Compare both with the source's answers in float64, on images where the source itself may not be sure of its digits.
-
-    Args:
-        exact: float64 [n, n_classes].
-        source, exported: float32 [n, n_classes].
+def compare(source: Answers, exported: Answers) -> dict:
+    """Compare both outputs of the same images. Where probabilities hardly differ from image to image, as those of a model that learned little, a wrong graph
+    shows in embeddings alone.
 
     Returns:
-        {"n", "source", "exported", "allowed"}: how far each lies from `exact` at most, and how far `exported` may: twice as far as the source, but MAX_DP
-        anyway, and never more than MAX_DP_FUSED.
+        {"n", "max_dp", "max_de", "agreement"}; `max_de` is how far embeddings lie apart, as a share of the largest value of the image's own, or of the median
+        image's where that is larger.
     """
-    own = float(np.abs(exact - source).max())
-    return {"n": len(exact), "source": own, "exported": float(np.abs(exact - exported).max()), "allowed": min(max(MAX_DP, 2 * own), MAX_DP_FUSED)}
+    sizes = np.abs(source[1]).max(axis=1)
+    apart = np.abs(source[1] - exported[1]).max(axis=1) / np.maximum(np.maximum(sizes, np.median(sizes)), np.finfo(np.float32).tiny)
+    return {**parity(source[0], exported[0]), "max_de": float(apart.max())}
+
+
+def parity_holds(found: dict, times: float = 1) -> bool:
+    """Say whether an fp32 export may be called the same model, where it may lie so many times as far from it."""
+    # Not `found > MAX_DP`: a NaN must fail.
+    return found["max_dp"] <= times * MAX_DP and found.get("max_de", 0.0) <= times * MAX_DE and found["agreement"] == 1.0
+
+
+def rounding(exact: Answers, draws: Sequence[Answers], exported: Answers) -> dict:
+    """Compare a source's answers and an export's with the source's in float64, on images where the source itself may not be sure of its digits.
+
+    Args:
+        exact: in float64.
+        draws: the source's in float32, from batches of several sizes: what is rounded depends on them.
+
+    Returns:
+        {"n", "source", "exported", "allowed"}, the last three {"max_dp", "max_de"}: how far each lies from `exact` at most, over all images, and how far
+        `exported` may: twice as far as the source, but MAX_DP and MAX_DE anyway, and never FUSED times those.
+    """
+    own = [compare(exact, draw) for draw in draws]
+    told = {"n": len(exact[0]), "source": {}, "exported": {}, "allowed": {}}
+    for key, least in (("max_dp", MAX_DP), ("max_de", MAX_DE)):
+        told["source"][key] = max(one[key] for one in own)
+        told["exported"][key] = compare(exact, exported)[key]
+        told["allowed"][key] = min(max(least, 2 * told["source"][key]), FUSED * least)
+    return told
 
 
 def gate(

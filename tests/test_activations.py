@@ -169,7 +169,7 @@ def test_an_export_runs_in_int8_without_an_operator_in_float_between(activation,
             layer.set_weights([np.abs(np.random.default_rng(k).normal(1, 0.5, w.shape)) for k, w in enumerate(layer.get_weights())])
     convert(model, tmp_path / "fp32.onnx")
     images = np.concatenate([hostile_images(PX), np.random.default_rng(0).integers(0, 256, (16, PX, PX, 3), np.uint8)])
-    np.testing.assert_allclose(run_unfused(tmp_path / "fp32.onnx", images), model.predict(images.astype(np.float32), verbose=0), atol=1e-5)
+    np.testing.assert_allclose(run_unfused(tmp_path / "fp32.onnx", images)[0], model.predict(images.astype(np.float32), verbose=0), atol=1e-5)
     operators = [node.op_type for node in onnx.load(tmp_path / "fp32.onnx").graph.node]
     assert (operators.count("Conv"), operators.count("Mul")) == (3, 3 if activation == "hard-swish" else 0), "hard-swish has one product left"
     quantize_plainly(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", images)

@@ -111,7 +111,7 @@ def test_a_scheme_that_loses_too_much_is_refused_and_the_others_are_written(plac
     assert "int8 is refused" in said
     assert (place / "strict" / "model.fp32.onnx").is_file() and not (place / "strict" / "model.int8.onnx").exists()
     card = json.loads((place / "strict" / "card.json").read_text())
-    assert list(card["schemes"]) == ["fp32"] and set(card["refused"]["int8"]) == {"made", "proof", "gate"}
+    assert list(card["schemes"]) == ["fp32"] and set(card["refused"]["int8"]) == {"why", "made", "proof", "gate"}
     assert "refused int8" in family("show", place / "strict").stdout
     assert "is a bundle already" in family("export", place / "bundle", "--out", place / "again", code=2).stderr
 
