@@ -46,7 +46,7 @@ def boards(rows: Sequence[dict], are_checked: bool = False) -> list[dict]:
             kinds = files.setdefault(row["model_sha256"], {"latency": {}, "accuracy": {}})[row["kind"]]
             setting = find_setting(row)
             known = kinds.get(setting)
-            if known is None or _is_newer(row, known):
+            if known is None or is_newer(row, known):
                 kinds[setting] = row
     if not files:
         raise UserError("no latency or accuracy measurements to report; `family bench` writes them")
@@ -57,7 +57,7 @@ def boards(rows: Sequence[dict], are_checked: bool = False) -> list[dict]:
     return [board for name in scopes for board in _boards_of(name, by_scope[name])]
 
 
-def _is_newer(row: dict, known: dict) -> bool:
+def is_newer(row: dict, known: dict) -> bool:
     at, before = str(row.get("at") or ""), str(known.get("at") or "")
     return at > before or (at == before and _text(row) >= _text(known))  # of one second: one of them, whatever the order
 

@@ -366,11 +366,20 @@ def test_rows_that_can_not_make_one_chain_are_told(tmp_path):
         return choose(list(rows), [results], Wanted(budget_ms=100, **wanted))
 
     assert pick(row("g"), row("s"))["chain"]["general"] == "g"
-    assert pick(row("g"), row("s"), row("stray", threads=2))["threads"] == 1, "what is not of the evidence is not looked at"
+    (stray,) = pick(row("g"), row("s"), row("stray", threads=2))["left_out"]
+    assert stray["member"] == "stray" and "did not answer validation rows" in stray["why"]
+    first, later = {"at": "2026-01-01"}, {"at": "2026-02-01"}
     older, elsewhere = {"machine": {"versions": {"onnxruntime": "1.20"}}}, {"machine": {"cpu": "other"}}
-    for changed, said in (({"threads": 2}, "with 2 threads"), (older, "1.20"), (elsewhere, "other")):
-        with pytest.raises(UserError, match=f"different settings or versions .*{said}"):
-            pick(row("g"), row("s", **changed))
+    for changed in ({"threads": 2}, older, elsewhere):
+        found = pick(row("g", **later), row("s", **first, **changed))
+        assert found["files"] == {"general": "g"} and "not timed with the setting" in found["left_out"][0]["why"] and found["left_out"][0]["member"] == "s"
+    slow = [{**timed(sha, 40), **{key: value for key, value in row(sha, threads=2, **later).items() if key != "quantiles_ms"}} for sha in "gs"]
+    both = [row("g", **first), row("s", **first), *slow]
+    assert pick(*both, percentile="50") == pick(*reversed(both), percentile="50") and pick(*both)["threads"] == 1, "the faster setting, whichever is newer"
+    upgraded = [row(sha, **later, valid=False, invalid_because="it was busy") for sha in "gs"]
+    with pytest.raises(NothingFits, match="g: INVALID .it was busy"):
+        pick(*(row(sha, **first, **older) for sha in "gs"), *upgraded)
+    assert pick(*(row(sha, **first, **older) for sha in "gs"), *(row(sha, **later, threads=2) for sha in "gs"))["threads"] == 2, "the newest state"
     both = [row(sha, machine={"name": name}) for sha in "gs" for name in ("desk", "laptop")]
     with pytest.raises(UserError, match="choose with --machine: desk, laptop"):
         pick(*both)

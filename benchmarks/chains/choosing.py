@@ -89,7 +89,8 @@ def pick_chain(rows: Sequence[dict], evidence: Evidence, budget_ms: float, perce
 def _nothing(fastest: Chosen, timed: dict[str, dict], budget_ms: float, percent: float) -> NoMember:
     enough = math.ceil(100 * fastest.cost_ms) / 100
     nearest = {"member": timed[fastest.general].get("member"), "accuracy": fastest.accuracy, "cost_ms": fastest.cost_ms,
-               "latency_ms": {"p50": fastest.p50_ms, f"p{percent:g}": fastest.percentile_ms, "upper": fastest.cost_ms}}  # fmt: skip
+               "latency_ms": {"p50": fastest.p50_ms, f"p{percent:g}": fastest.percentile_ms,
+                              "upper": fastest.cost_ms if bound_of(timed[fastest.general], percent) is not None else None}}  # fmt: skip
     return NoMember(f"no chain fits p{percent:g} within {budget_ms:,.12g} ms. The fastest takes {enough:,.2f} ms; a budget of {enough:,.2f} ms would do",
                     [{**nearest, "why": f"p{percent:g} may be {enough:,.2f} ms, over {budget_ms:,.12g}"}])  # fmt: skip
 

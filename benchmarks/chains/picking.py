@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.boards import INVALID, WRONG, agrees, setting_of
+from benchmarks.boards import INVALID, WRONG, agrees, is_newer, setting_of, state_of
 from benchmarks.candidates import N_TOLD, NoMember
 from benchmarks.chains.choosing import Chosen, bound_of, pick_chain
 from benchmarks.chains.evidence import Evidence, read_evidence
 from benchmarks.chains.mixture import is_timed
-from benchmarks.measurements import part_of, scenario_of
+from benchmarks.measurements import scenario_of
 from export.chain import PICKED, chain_digest, chain_name, join_schemes
 from family.errors import UserError
 
@@ -70,37 +70,70 @@ def find_chain(rows: Sequence[dict], results: Sequence[Path], wanted) -> tuple[C
         raise UserError(f"--chain is picked by --budget-ms, --percentile, --metric, --machine and --allow-invalid alone, for single images of the whole tree: "
                         f"leave out {' and '.join(other)}")  # fmt: skip
     evidence = read_evidence(evidence_of(results))
-    timed = _timed(rows, evidence, wanted)
-    try:
-        chosen = pick_chain(list(timed.rows.values()), evidence, wanted.budget_ms, float(wanted.percentile), wanted.metric)
-    except NoMember as nothing:
-        nothing.left_out = timed.left_out
-        raise
+    found, nothing = [], []
+    for timed in _timed(rows, evidence, wanted):
+        try:
+            found.append((pick_chain(list(timed.rows.values()), evidence, wanted.budget_ms, float(wanted.percentile), wanted.metric), timed))
+        except NoMember as none:
+            nothing.append(NoMember(str(none), none.nearest, timed.left_out))
+    if not found:
+        raise min(nothing, key=lambda none: none.nearest[0]["cost_ms"])
+    chosen, timed = min(found, key=lambda one: (-one[0].accuracy, one[0].cost_ms))  # of equal ones the first: settings come in order
     return chosen, timed, evidence
 
 
-def _timed(rows: Sequence[dict], evidence: Evidence, wanted) -> Timed:
-    """Return the newest row of each file that counts and that answered: single images, one machine, one setting."""
+def _timed(rows: Sequence[dict], evidence: Evidence, wanted) -> list[Timed]:
+    """Return what chains can be made of, for each setting in which a general model was timed that counts: of each file that answered, the newest row of
+    single images on the one machine, in its newest state.
+
+    Raises:
+        NoMember: no general model counts.
+        UserError: there is no such machine, or it must be named.
+    """
     files = {*evidence.generals, *evidence.submodels}
-    meant = [row for row in rows if row["kind"] == "latency" and row["model_sha256"] in files and scenario_of(row)[:2] == ("single-stream", 1)]
+    single = [row for row in rows if row["kind"] == "latency" and scenario_of(row)[:2] == ("single-stream", 1) and "asked" not in row]  # no chains
+    meant = [row for row in single if row["model_sha256"] in files]
     machines = sorted({row["machine"]["name"] for row in meant})
     if wanted.machine is not None and wanted.machine not in machines:
         raise UserError(f"no measurement of the machine {wanted.machine!r}; there are {', '.join(machines) or 'none'}")
     if wanted.machine is None and len(machines) > 1:
         raise UserError(f"the results come from several machines; choose with --machine: {', '.join(machines)}")
-    meant = sorted((row for row in meant if wanted.machine in (None, row["machine"]["name"])), key=lambda row: str(row.get("at") or ""))
-    reasons = [_why_not(row, wanted) for row in meant]
-    found = {row["model_sha256"]: row for row, why in zip(meant, reasons, strict=True) if not why}
-    out = {row["model_sha256"]: {"member": row["member"], "why": why} for row, why in zip(meant, reasons, strict=True) if row["model_sha256"] not in found}
-    left_out = sorted(out.values(), key=lambda one: (one["member"], one["why"]))
-    if not found.keys() & evidence.generals.keys() and out.keys() & evidence.generals.keys():
-        told = "; ".join(f"{one['member']}: {one['why']}" for one in left_out[:N_TOLD]) + (f" and {len(left_out) - N_TOLD} more" if left_out[N_TOLD:] else "")
-        hint = "" if wanted.allow_invalid else "; --allow-invalid takes INVALID measurements and those without a bound"
-        raise NoMember(f"no general model can be the first of a chain ({told}){hint}", left_out=left_out)
-    if len({setting_of(row) for row in found.values()}) > 1:
-        told = "; ".join(sorted({_told_setting(row) for row in found.values()}))
-        raise UserError(f"members were timed with different settings or versions ({told}), of which no chain can be made; give results of one of them")
-    return Timed(found, left_out)
+    meant = [row for row in meant if wanted.machine in (None, row["machine"]["name"])]
+    _, last = max(((str(row.get("at") or ""), state_of(row)) for row in meant), default=("", ()))
+    by_setting: dict[tuple, dict[str, dict]] = {}
+    for row in meant:
+        if state_of(row) == last:
+            newest = by_setting.setdefault(setting_of(row), {})
+            known = newest.get(row["model_sha256"])
+            if known is None or is_newer(row, known):
+                newest[row["model_sha256"]] = row
+    names = {row["model_sha256"]: row["member"] for row in single if wanted.machine in (None, row["machine"]["name"])}
+    found = [_of_setting(by_setting[setting], names, files, wanted) for setting in sorted(by_setting)]
+    counting = [timed for timed in found if timed.rows.keys() & evidence.generals.keys()]
+    if meant and evidence.generals.keys() & names.keys() and not counting:
+        own = [row for newest in by_setting.values() for sha, row in newest.items() if sha in evidence.generals]
+        raise _no_general(own, found, wanted)
+    return counting or [Timed({}, [])]
+
+
+def _of_setting(newest: dict[str, dict], names: dict[str, str], answered: set[str], wanted) -> Timed:
+    """Return the rows of one setting that count, and why others that were timed do not; `names` are those of all files that were."""
+    reasons = {sha: _why_not(row, wanted) for sha, row in newest.items()}
+    elsewhere = dict.fromkeys(names.keys() - newest.keys(), "not timed with the setting, and in the newest state of the machine, that the chain's members were")
+    unasked = dict.fromkeys(names.keys() - answered, "did not answer validation rows: `family bench BUNDLE... --chains`")
+    why = {**elsewhere, **unasked, **{sha: reason for sha, reason in reasons.items() if reason}}
+    left_out = sorted(({"member": names[sha], "why": reason} for sha, reason in why.items()), key=lambda one: (one["member"], one["why"]))
+    return Timed({sha: row for sha, row in newest.items() if not reasons[sha]}, left_out)
+
+
+def _no_general(rows: Sequence[dict], found: Sequence[Timed], wanted) -> NoMember:
+    """Say why none of the general models that were timed counts."""
+    why = {row["member"]: _why_not(row, wanted) for row in rows}
+    told = "; ".join(f"{member}: {reason}" for member, reason in sorted(why.items())[:N_TOLD]) + (f" and {len(why) - N_TOLD} more" if len(why) > N_TOLD else "")
+    helps = any(not _why_not(row, wanted._replace(allow_invalid=True)) for row in rows)
+    hint = "; --allow-invalid takes INVALID measurements and those without a bound" if helps else ""
+    left_out = [one for timed in found for one in timed.left_out]
+    return NoMember(f"no general model can be the first of a chain ({told})" + hint, left_out=left_out)
 
 
 def _why_not(row: dict, wanted) -> str:
@@ -114,11 +147,6 @@ def _why_not(row: dict, wanted) -> str:
     if not is_timed(row):
         return "timed without its stages: run `family bench` again"
     return "" if wanted.allow_invalid or _is_bounded(row, wanted) else f"no bound of p{wanted.percentile}: more --samples"
-
-
-def _told_setting(row: dict) -> str:
-    version = part_of(row["machine"], "versions", dict).get("onnxruntime")
-    return f"{row.get('provider')} with {row.get('threads')} threads, onnxruntime {version}, on {row['machine'].get('cpu')}"
 
 
 def _is_bounded(row: dict, wanted) -> bool:
@@ -175,8 +203,9 @@ def tell(found: dict, percentile: str, metric: str) -> str:
         lines[0] += " alone: no submodel pays within this budget"
     on = found["accuracy_on"]
     p50, slow = (ms.get(key, math.nan) for key in ("p50", f"p{percentile}"))
-    lines.append(f"expected: {metric} {found['accuracy']:.1%} on the {on['n']:,} {on['split']} images of {on['name']} that it was chosen on, p50 {p50:.2f} ms, "
-                 f"p{percentile} {slow:.2f} ms ({_at_most(ms['upper'])}), {found['threads']} threads of {found['machine']}")  # fmt: skip
+    times = ([] if percentile == "50" else [f"p50 {p50:.2f} ms"]) + [f"p{percentile} {slow:.2f} ms ({_at_most(ms['upper'])})"]
+    lines.append(f"expected: {metric} {found['accuracy']:.1%} on the {on['n']:,} {on['split']} images of {on['name']} that it was chosen on, "
+                 f"{', '.join(times)}, {found['threads']} threads of {found['machine']}")  # fmt: skip
     if chain["verticals"]:
         alone = found["alone"]
         lines.append(f"of these images {alone['won']} are right that {alone['member']} alone ({_at_most(alone['upper_ms'])}), the best within the budget, "
