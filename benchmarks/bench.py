@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +65,9 @@ def run(args: argparse.Namespace) -> int:
     if args.chains and args.data is None:
         raise UserError("--chains wants --data DATASET, on whose validation rows members answer")
     dataset = _open_dataset(args)
+    if args.chains:
+        _check_chains(args, dataset)
+    _check_place(args.out)
     if args.out.is_file():
         read_rows([args.out])  # or an error, before anything is timed
     peers.check(args, dataset)
@@ -82,6 +86,30 @@ def run(args: argparse.Namespace) -> int:
         _print_rows(rows, [row for row in read_rows([args.out]) if row["kind"] == "accuracy"])
         print(next_command("report", args.out, "--out", "report"))
     return 0
+
+
+def _check_place(out: Path) -> None:
+    """Refuse a place that no results can be written to, before anything is timed."""
+    if out.is_dir():
+        raise UserError(f"{out} is a folder; --out takes a file of results, as {out / 'results.jsonl'}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out} can't be written: {error.strerror}") from error
+    if not os.access(out.parent, os.W_OK):
+        raise UserError(f"{out} can't be written: {out.parent} is read-only")
+
+
+def _check_chains(args: argparse.Namespace, dataset) -> None:
+    """Refuse bundles of which no chain can be made, before anything is timed."""
+    from benchmarks.chains.gathering import ANSWERED
+    from export.chain import is_chain
+    from family.card import read_card
+
+    are_submodels = {bool(read_card(path).get("subtrees")) for path in args.bundles if not is_chain(path)}
+    if len(are_submodels) < 2:
+        raise UserError("a chain is made of a general model and of submodels of verticals; give bundles of both")
+    dataset.rows(ANSWERED)
 
 
 def done(args: argparse.Namespace) -> bool:

@@ -71,8 +71,10 @@ def candidates_of(rows: Sequence[dict], wanted) -> tuple[list[dict], list[dict]]
             left_out.append({"member": member["member"], "why": ", ".join(_told(*mark) for mark in member["remarks"].items())})
         elif wanted.max_memory_mb is not None and number_at(member["latency"], "peak_memory_mb") is None:
             left_out.append({"member": member["member"], "why": "its memory was not measured: run `family bench` again"})
+        elif (candidate := _candidate(member, wanted)) is None:
+            left_out.append({"member": member["member"], "why": f"was measured without p{wanted.percentile}: run `family bench` again"})
         else:
-            kept.append(_candidate(member, wanted))
+            kept.append(candidate)
     found = [c for c in kept if c["accuracy"] is not None]
     if kept and not found:
         raise UserError(f"no member has the metric {wanted.metric!r}; it is a path in the metrics, as top1.macro or levels.2.micro")
@@ -157,11 +159,12 @@ def _told(mark: str, why: str) -> str:
     return why if mark == NO_GAIN else f"{mark} ({why})" if why else mark
 
 
-def _candidate(member: dict, wanted) -> dict:
+def _candidate(member: dict, wanted) -> dict | None:
+    """Return what is chosen from, None where the percentile was not measured."""
     bound, itself = _bound(member["latency"]["latency_ms"], wanted)
     cost = bound if bound is not None else itself
     if cost is None:
-        raise UserError(f"{member['member']} was measured without p{wanted.percentile}; run `family bench` again")
+        return None
     return {
         "member": member["member"],
         "accuracy": number_at(member["accuracy"]["metrics"], *wanted.metric.split(".")),

@@ -252,8 +252,9 @@ def append_rows(path: Path, rows: list[dict], replaces) -> list[dict]:
     from family.outputs import one_at_a_time, whole_file
 
     rows = [lean(row) for row in rows]
+    path = path.resolve()  # what a link names is written, not the link
     path.parent.mkdir(parents=True, exist_ok=True)
-    with one_at_a_time(path.parent):
+    with one_at_a_time(path):
         old = read_rows([path]) if path.is_file() else []
         kept = [row for row in old if not any(replaces(row, new) for new in rows)]
         with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
@@ -305,4 +306,4 @@ def same_measurement(old: dict, new: dict) -> bool:
         fixed += [row.get("provider"), row.get("threads"), *scenario_of(row)] if row["kind"] == "latency" else []
         return (*map(str, fixed), *(str(where.get(field)) for field in wanted))
 
-    return old["kind"] in ("latency", "accuracy") and key(old) == key(new)
+    return old["kind"] in ("latency", "accuracy") and old["member"] == new.get("member") and key(old) == key(new)

@@ -88,15 +88,14 @@ def locked(out: Path, named: Path | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Wait until no other process is in such a block for the folder, for the moment in which a file of it is read, changed and renamed."""
-    held = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a file system without locks, as `locked` tells
-            fcntl.flock(held, fcntl.LOCK_EX)
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Wait until nobody else is in such a block for a file, for the moment in which it is read, changed and renamed; a hidden file beside it is the lock."""
+    with open(path.with_name(f".{path.name}{_LOCK}"), "a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            _warn_of_no_lock(path, error)
         yield
-    finally:
-        os.close(held)  # and so let go
 
 
 def _lock(file, named: Path) -> None:
@@ -106,7 +105,11 @@ def _lock(file, named: Path) -> None:
         file.seek(0)
         raise UserError(f"{named} is in use by {file.read().strip() or 'another process'}; wait for it, or choose another --out") from None
     except OSError as error:  # some parallel file systems have no locks unless they are mounted so
-        print(f"warning: {named} can't be locked ({error.strerror}); make sure that nobody else writes to it", file=sys.stderr)
+        _warn_of_no_lock(named, error)
+
+
+def _warn_of_no_lock(path: Path, error: OSError) -> None:
+    print(f"warning: {path} can't be locked ({error.strerror}); make sure that nobody else writes to it", file=sys.stderr)
 
 
 def _is_at(file, path: Path) -> bool:

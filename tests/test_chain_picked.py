@@ -274,6 +274,10 @@ def test_the_chain_that_is_picked_is_copied_and_answers_as_expected(family_of_th
     out = tmp_path / "r.jsonl"
     words = ["bench", *bundles, "--out", str(out), "--samples", "300", "--min-seconds", "0", "--scheme", "fp32", "--machine", "desk"]
     assert main([*words, "--chains"]) == 2 and "--chains wants --data" in capsys.readouterr().err
+    one = ["bench", bundles[0], "--data", str(folder / "data"), "--out"]
+    assert main([*one, str(out), "--chains"]) == 2 and "give bundles of both" in capsys.readouterr().err
+    assert main([*one, str(tmp_path)]) == 2 and "is a folder; --out takes a file of results" in capsys.readouterr().err
+    assert main([*one, str(folder / "general" / "card.json" / "r.jsonl")]) == 2 and "can't be written" in capsys.readouterr().err
     assert main([*words, "--data", str(folder / "data"), "--split", "test"]) == 0
     pick = ["pick", str(out), "--chain", "--budget-ms", "10000", "--allow-invalid"]
     assert main(pick) == 2 and "there is none: `family bench BUNDLE... --chains" in capsys.readouterr().err

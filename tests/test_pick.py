@@ -1,13 +1,10 @@
 """`family pick`: never over the budget, never beaten, and honest when nothing fits."""
 
 import hashlib
-import itertools
 import json
 import re
 import shutil
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -266,6 +263,13 @@ def test_a_measurement_that_is_invalid_is_taken_where_that_is_allowed_and_marked
         pick(rows[:2], budget_ms=200)
 
 
+def test_a_member_without_the_percentile_is_left_out_and_told():
+    rows = measured("old", 1, 0.9, latency_ms={"p50": 1, "p99": 2, "upper": 3})
+    rows += measured("new", 3, 0.8, latency_ms={"p50": 3, "p95": 4, "p99": 5, "upper": 6, "uppers": {"p95": 4.5, "p99": 6}})
+    found = pick(rows, budget_ms=10, percentile="95")
+    assert found["member"] == "new" and found["runners_up"] == [{"member": "old", "why": "was measured without p95: run `family bench` again"}]
+
+
 def test_wrong_answers_are_never_taken_nor_is_what_has_no_bound_unless_that_is_allowed(tmp_path, capsys):
     wrong = measured("wrong", 1, 1.0, valid=False, invalid_because="its answers agree with the stored ones in 0.0%", agreement=0.0)
     few = measured("few", 3, 0.9, valid=False, invalid_because="20 images can't bound p99",
@@ -522,7 +526,7 @@ def test_memory_is_that_of_queries_of_the_batch():
 def test_a_percentile_that_was_not_measured_is_told():
     rows = measured("a", 1, 0.6, latency_ms={"p50": 1, "p99": 2, "upper": 3})
     assert pick(rows, budget_ms=10)["member"] == "a"
-    with pytest.raises(UserError, match="p90"):
+    with pytest.raises(NothingFits, match="a: was measured without p90"):
         pick(rows, budget_ms=10, percentile="90")
 
 
@@ -610,10 +614,6 @@ def test_a_front_is_not_copied(results, capsys):
     assert "--budget-ms or --min-accuracy" in capsys.readouterr().err
 
 
-def _append_one(path: Path, name: str) -> None:
-    append_rows(path, measured(name, 1, None), lambda old, new: False)
-
-
 def test_rows_are_added_whole_and_replace_their_elders(tmp_path):
     path = tmp_path / "deep/r.jsonl"
     same = lambda old, new: old["member"] == new["member"]  # noqa: E731
@@ -622,9 +622,12 @@ def test_rows_are_added_whole_and_replace_their_elders(tmp_path):
     append_rows(path, measured("a", 5, None), same)
     assert [(row["member"], row["latency_ms"]["p50"]) for row in read_rows([path])] == [("b", 1), ("c", 1), ("a", 5)]
     many = [f"m{k}" for k in range(24)]
-    with ProcessPoolExecutor(4, get_context("fork")) as pool:
-        list(pool.map(_append_one, itertools.repeat(path), many))
+    with ThreadPoolExecutor(4) as pool:  # each opens the lock for itself, as processes do
+        list(pool.map(lambda name: append_rows(path, measured(name, 1, None), lambda old, new: False), many))
     assert sorted(row["member"] for row in read_rows([path])) == sorted([*many, "a", "b", "c"]), "nobody loses what another adds meanwhile"
+    (tmp_path / "link.jsonl").symlink_to(path)
+    append_rows(tmp_path / "link.jsonl", measured("linked", 1, None), same)
+    assert (tmp_path / "link.jsonl").is_symlink() and read_rows([path])[-1]["member"] == "linked"
     path.write_text("".join(json.dumps(row) + "\n" for row in read_rows([path])[:3]) + "{half a row")
     with pytest.raises(UserError, match="r.jsonl, line 4: not a JSON object"):
         append_rows(path, measured("d", 1, None), same)
