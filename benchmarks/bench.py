@@ -102,13 +102,11 @@ def _check_place(out: Path) -> None:
 
 def _check_chains(args: argparse.Namespace, dataset) -> None:
     """Refuse bundles of which no chain can be made, before anything is timed."""
-    from benchmarks.chains.gathering import ANSWERED
+    from benchmarks.chains.gathering import ANSWERED, check_cards
     from export.chain import is_chain
     from family.card import read_card
 
-    are_submodels = {bool(read_card(path).get("subtrees")) for path in args.bundles if not is_chain(path)}
-    if len(are_submodels) < 2:
-        raise UserError("a chain is made of a general model and of submodels of verticals; give bundles of both")
+    check_cards([read_card(path) for path in args.bundles if not is_chain(path)])
     dataset.rows(ANSWERED)
 
 

@@ -164,17 +164,16 @@ def _find_bases(members: Sequence[dict]) -> dict[str, list[dict]]:
     """Note the fp32 member of each other member's own bundle in its `base`: found by the file's digest where its rows hold that, else by the bundle's name,
     where one file alone has it. Return those that may be it, by the member's digest: more than one where names don't tell."""
     full = [member for member in members if member["scheme"] == "fp32"]
-    by_file, by_name, found = {member["model_sha256"]: member for member in full}, None, {}
+    by_file, by_name = {member["model_sha256"]: member for member in full}, {}
+    for member in full:
+        by_name.setdefault(_run_of(member), []).append(member)
+    found = {}
     for member in members:
         member["base"], member["base_unclear"] = None, ""
         if member["scheme"] == "fp32":
             continue
         digest = _digest_of_base(member["latency"]) or _digest_of_base(member["accuracy"])
-        if digest:
-            bases = [by_file[digest]] if digest in by_file else []
-        else:
-            by_name = _by_run(full) if by_name is None else by_name
-            bases = by_name.get(_run_of(member), [])
+        bases = [by_file[digest]] if digest in by_file else [] if digest else by_name.get(_run_of(member), [])
         found[member["model_sha256"]] = bases
         if len(bases) == 1:
             member["base"] = bases[0]
@@ -187,13 +186,6 @@ def _find_bases(members: Sequence[dict]) -> dict[str, list[dict]]:
 def _digest_of_base(row: dict | None) -> str | None:
     digest = part_of(row, "against_fp32", dict).get("model_sha256")
     return digest if isinstance(digest, str) else None
-
-
-def _by_run(members: Sequence[dict]) -> dict[tuple, list[dict]]:
-    found: dict[tuple, list[dict]] = {}
-    for member in members:
-        found.setdefault(_run_of(member), []).append(member)
-    return found
 
 
 def _run_of(member: dict) -> tuple | None:

@@ -85,7 +85,7 @@ def rounding(exact: Answers, draws: Sequence[Answers], exported: Answers) -> dic
 
     Returns:
         {"n", "source", "exported", "allowed"}, the last three {"max_dp", "max_de"}: how far each lies from `exact` at most, over all images, and how far
-        `exported` may: twice as far as the source, but MAX_DP and MAX_DE anyway, and never FUSED times those.
+        `exported` may: twice as far as the source, but MAX_DP and MAX_DE anyway, and never more than FUSED times those.
     """
     own = [compare(exact, draw) for draw in draws]
     told = {"n": len(exact[0]), "source": {}, "exported": {}, "allowed": {}}

@@ -27,8 +27,7 @@ def gather(models: Sequence, dataset, split: str = ANSWERED) -> Evidence:
     """
     generals = [model for model in models if not model.card.get("subtrees")]
     submodels = [model for model in models if model.card.get("subtrees")]
-    if not generals or not submodels:
-        raise UserError("a chain is made of a general model and of submodels of verticals; give bundles of both")
+    check_cards([model.card for model in models])
     verticals = tuple(dict.fromkeys(model.card["scope"] for model in submodels))
     parts = _parts_of(generals, submodels, verticals)
     ontology = dataset.scope_of(generals[0].card)
@@ -51,6 +50,14 @@ def gather(models: Sequence, dataset, split: str = ANSWERED) -> Evidence:
         {_sha(m): Submodel(m.card["scope"], joined[_sha(m)].astype(np.int32)) for m in submodels},
         {"name": dataset.about["name"], "digest": dataset.digest, "split": split},
     )
+
+
+def check_cards(cards: Sequence[dict]) -> None:
+    """Raises:
+    UserError: there is no general model or no submodel among these.
+    """
+    if len({bool(card.get("subtrees")) for card in cards}) < 2:
+        raise UserError("a chain is made of a general model and of submodels of verticals; give bundles of both")
 
 
 def _sha(model) -> str:
