@@ -2,7 +2,6 @@
 
 import io
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -57,43 +56,28 @@ def parity(source: np.ndarray, exported: np.ndarray) -> dict:
     return {"n": len(source), "max_dp": float(np.abs(source - exported).max()), "agreement": float(same.mean())}
 
 
+def differences(source: Answers, exported: Answers) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far the two answers of each image lie apart, [n] each: probabilities, and embeddings as a share of the largest value of the image's own in
+    `source`, or of the median image's where that is larger."""
+    sizes = np.abs(source[1]).max(axis=1)
+    shares = np.abs(source[1] - exported[1]).max(axis=1) / np.maximum(np.maximum(sizes, np.median(sizes)), np.finfo(np.float32).tiny)
+    return np.abs(source[0] - exported[0]).max(axis=1), shares
+
+
 def compare(source: Answers, exported: Answers) -> dict:
     """Compare both outputs of the same images. Where probabilities hardly differ from image to image, as those of a model that learned little, a wrong graph
     shows in embeddings alone.
 
     Returns:
-        {"n", "max_dp", "max_de", "agreement"}; `max_de` is how far embeddings lie apart, as a share of the largest value of the image's own, or of the median
-        image's where that is larger.
+        {"n", "max_dp", "max_de", "agreement"}; `max_de` is the largest share of `differences`.
     """
-    sizes = np.abs(source[1]).max(axis=1)
-    apart = np.abs(source[1] - exported[1]).max(axis=1) / np.maximum(np.maximum(sizes, np.median(sizes)), np.finfo(np.float32).tiny)
-    return {**parity(source[0], exported[0]), "max_de": float(apart.max())}
+    return {**parity(source[0], exported[0]), "max_de": float(differences(source, exported)[1].max())}
 
 
 def parity_holds(found: dict, times: float = 1) -> bool:
     """Say whether an fp32 export may be called the same model, where it may lie so many times as far from it."""
     # Not `found > MAX_DP`: a NaN must fail.
     return found["max_dp"] <= times * MAX_DP and found.get("max_de", 0.0) <= times * MAX_DE and found["agreement"] == 1.0
-
-
-def rounding(exact: Answers, draws: Sequence[Answers], exported: Answers) -> dict:
-    """Compare a source's answers and an export's with the source's in float64, on images where the source itself may not be sure of its digits.
-
-    Args:
-        exact: in float64.
-        draws: the source's in float32, from batches of several sizes: what is rounded depends on them.
-
-    Returns:
-        {"n", "source", "exported", "allowed"}, the last three {"max_dp", "max_de"}: how far each lies from `exact` at most, over all images, and how far
-        `exported` may: twice as far as the source, but MAX_DP and MAX_DE anyway, and never more than FUSED times those.
-    """
-    own = [compare(exact, draw) for draw in draws]
-    told = {"n": len(exact[0]), "source": {}, "exported": {}, "allowed": {}}
-    for key, least in (("max_dp", MAX_DP), ("max_de", MAX_DE)):
-        told["source"][key] = max(one[key] for one in own)
-        told["exported"][key] = compare(exact, exported)[key]
-        told["allowed"][key] = min(max(least, 2 * told["source"][key]), FUSED * least)
-    return told
 
 
 def gate(
