@@ -1,15 +1,18 @@
 """Keras to a SavedModel as TensorFlow Serving wants it: pixels, encoded images or tf.Examples in, probabilities and embedding out. Loads TensorFlow."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
+from tensorflow.core.framework import node_def_pb2
+from tensorflow.core.protobuf import saved_model_pb2
 
 from export.runtime import part_size
 from export.verify import MAX_DP, MAX_DP_FUSED
 from family.data.images import Preprocessing
+from family.errors import UserError
 
 VERSION = "1"  # Serving loads the highest number below `saved_model`
 FEATURE = "image/encoded"  # of a tf.Example
@@ -17,6 +20,15 @@ PIXELS, ENCODED, EXAMPLES = "serving_default", "encoded", "examples"
 AGREEMENT = 0.98  # of encoded images: TensorFlow resizes to other pixels by up to 1/255
 # What TensorFlow's own decoder leaves undone, and the bundle's does.
 UNLIKE = "encoded images are not turned by their EXIF orientation, and transparency is dropped, not laid over white"
+
+# What the signatures compute with, of all members and all ways to resize. TensorFlow has others that read and write files and run programs of somebody's.
+OPERATORS = {
+    "AddV2", "AvgPool", "BiasAdd", "Cast", "ConcatV2", "Const", "Conv2D", "DecodeImage", "DecodeJpeg", "DepthwiseConv2dNative", "EnsureShape",
+    "Equal", "ExpandDims", "FloorDiv", "FusedBatchNormV3", "Identity", "IdentityN", "Less", "LogicalAnd", "MatMul", "Max", "MaxPool", "Maximum",
+    "Mean", "Minimum", "Mul", "NoOp", "Pack", "Pad", "PadV2", "ParseExampleV2", "ReadVariableOp", "RealDiv", "Relu", "Relu6", "Reshape", "Round",
+    "ScaleAndTranslate", "Shape", "Sigmoid", "Softmax", "Square", "Squeeze", "StatefulPartitionedCall", "StatelessIf", "StatelessWhile",
+    "StridedSlice", "Sub", "Substr", "Sum", "TensorListFromTensor", "TensorListGetItem", "TensorListReserve", "TensorListSetItem", "TensorListStack",
+}  # fmt: skip
 
 
 def write_saved_model(model: tf_keras.Model, how: Preprocessing, folder: Path) -> None:
@@ -73,8 +85,36 @@ def decode(data: tf.Tensor, how: Preprocessing) -> tf.Tensor:
     return tf.ensure_shape(tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8), [px, px, 3])
 
 
+def other_operators(folder: Path) -> list[str]:
+    """Return what a SavedModel computes with that is none of OPERATORS, in whatever can be called once it is loaded; nothing of it is run."""
+    found = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    used: set[str] = set()
+    for graph in found.meta_graphs:
+        functions = {function.signature.name: function for function in graph.graph_def.library.function}
+        waiting, seen = list(graph.object_graph_def.concrete_functions), set()
+        while waiting:
+            name = waiting.pop()
+            if name in functions and name not in seen:
+                seen.add(name)
+                nodes = functions[name].node_def
+                used.update(node.op for node in nodes if node.op not in functions)
+                waiting += [node.op for node in nodes] + [called for node in nodes for called in _called(node)]
+    return sorted(used - OPERATORS)
+
+
+def _called(node: node_def_pb2.NodeDef) -> Iterator[str]:
+    for value in node.attr.values():
+        yield from (function.name for function in (value.func, *value.list.func))
+
+
 def read_saved_model(folder: Path) -> dict[str, Callable]:
-    """Return the signatures: each takes one array, and returns {"probabilities", "embedding"} as arrays."""
+    """Return the signatures: each takes one array, and returns {"probabilities", "embedding"} as arrays.
+
+    Raises:
+        UserError: it computes with operators that no export of ours has; it is not loaded.
+    """
+    if others := other_operators(folder):
+        raise UserError(f"{folder} computes with {', '.join(others[:5])}, which no export of ours has, so it is not loaded")
     loaded = tf.saved_model.load(str(folder))
 
     def ask(name: str, argument: str) -> Callable:

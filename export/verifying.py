@@ -62,7 +62,8 @@ def verify(folder: Path, only: str | None = None, provider: str = "auto", thread
     yield _check("tree", card_ontology(card).digest == card["dataset"]["ontology_digest"], f"{len(card['classes'])} categories") if _has_tree(card) else (
         _unknown("tree", "the card does not tell its digest")
     )
-    yield from _files(folder, card)
+    files = list(_files(folder, card))
+    yield from files
     for scheme in bundle.schemes:
         try:
             path = bundle.model_path(scheme)
@@ -77,10 +78,15 @@ def verify(folder: Path, only: str | None = None, provider: str = "auto", thread
             yield _check(f"{scheme} answers", False, "not asked for: such a graph is not opened")
             continue
         yield from _proof(path, scheme, card)
+        for claim, where in (("parity", "the run"), ("gate", "the validation images"), ("speed", "the machine that exported it")):
+            if claim in bundle.schemes[scheme]:
+                yield _unknown(f"{scheme} {claim}", f"it takes {where}")
         if only in (None, scheme):
             yield from _answers(bundle, scheme, provider, threads)
     if "saved_model" in card:
-        yield from _saved_model(bundle)
+        wrong = {check["what"] for check in files if check["holds"] is False}
+        sealed = card.get("files", {}).keys() - wrong
+        yield from _saved_model(bundle, [name for name in _there(folder) if name.startswith("saved_model/") and name not in sealed])
 
 
 def _has_tree(card: dict) -> bool:
@@ -106,9 +112,12 @@ def _files(folder: Path, card: dict) -> Iterator[dict]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         yield _check("labels", False, f"labels.json can't be read: {error}")
     known = {"card.json", "made_of.json", "labels.json", *card.get("files", {}), *(entry["file"] for entry in card["schemes"].values())}
-    there = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
-    if others := [name for name in there if name not in known]:
+    if others := [name for name in _there(folder) if name not in known]:
         yield _unknown("other files", f"the card tells nothing of {', '.join(others[:5])}{' and more' * (len(others) > 5)}")
+
+
+def _there(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
 
 
 def _graph(path: Path, scheme: str, card: dict) -> Iterator[dict]:
@@ -130,7 +139,11 @@ def _graph(path: Path, scheme: str, card: dict) -> Iterator[dict]:
         yield _check(f"{scheme} graph", False, "it names no version of ONNX's operators, or is empty")
         return
     outside = sorted(set(_from_elsewhere(model.graph)))
-    yield _check(f"{scheme} graph", not outside, f"stands alone, opset {opset_of(model)}" if not outside else f"needs {', '.join(outside[:3])} from elsewhere")
+    opset, claimed = opset_of(model), card["schemes"][scheme].get("opset")
+    told = f"needs {', '.join(outside[:3])} from elsewhere" if outside else f"stands alone, opset {opset}"
+    yield _check(f"{scheme} graph", not outside, told)
+    if claimed not in (None, opset):
+        yield _check(f"{scheme} opset", False, f"{opset}, the card says {claimed}")
     if model.metadata_props:
         wrong = differing(model, card, scheme)
         told = f"{', '.join(wrong)} differ from the card's" if wrong else "labels, tree, preprocessing and card, as the card says"
@@ -185,11 +198,14 @@ def _proof(path: Path, scheme: str, card: dict) -> Iterator[dict]:
         yield _check("int8 proof", False, f"ONNX Runtime can't open it: {first_line(error)}")
         return
     claimed = card["schemes"][scheme].get("proof", {})
-    differ = [f"{found[key]} {key.replace('_', ' ')}, the card says {claimed.get(key)}" for key in ("int8_convolutions", "float_convolutions")
+    differ = [f"{found[key]} {key.replace('_', ' ')}, the card says {claimed.get(key)}" for key in ("int8_convolutions", "float_convolutions", "batchnorms")
               if isinstance(claimed, dict) and claimed.get(key) != found[key]]  # fmt: skip
     why = why_not_int8(found, in_float) or "; ".join(differ)
     told = why or f"{found['int8_convolutions']} convolutions in int8, {found['float_convolutions']} in float on purpose, as ONNX Runtime opens it"
     yield _check("int8 proof", not why, told)
+    others = [key.replace("_", " ") for key in ("operators", "transposes", "float_weights_mb") if isinstance(claimed, dict) and claimed.get(key) != found[key]]
+    if others:
+        yield _unknown("int8 optimized graph", f"{', '.join(others)} are not as the card says: processors lay graphs out differently")
 
 
 def _shape(value) -> tuple[str, tuple]:
@@ -203,9 +219,11 @@ def _shape(value) -> tuple[str, tuple]:
     return onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name, dims
 
 
-def _saved_model(bundle) -> Iterator[dict]:
-    """Check that the SavedModel answers as fp32 did, where TensorFlow is."""
-    if "fp32" not in bundle.schemes:
+def _saved_model(bundle, unlike: list[str]) -> Iterator[dict]:
+    """Check that the SavedModel answers as fp32 did, where TensorFlow is; `unlike` are its files that are not the card's."""
+    if unlike:
+        yield _check("saved_model answers", False, f"not asked for: {', '.join(unlike[:3])}: not as the card says, so it is not loaded")
+    elif "fp32" not in bundle.schemes:
         yield _unknown("saved_model answers", "the bundle has no fp32 to hold it against")
     elif importlib.util.find_spec("tensorflow") is None or importlib.util.find_spec("tf_keras") is None:
         yield _unknown("saved_model answers", "TensorFlow is not installed here")

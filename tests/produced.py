@@ -11,7 +11,7 @@ scopes = ["general", "animals"]
 recipe = "scratch"
 weights = "none"
 schemes = "fp32"
-set = { resolution_px = 32, finetune_epochs = 6, batch_size = 2, deterministic = true, checkpoint_interval_s = 0.1, label = "" }
+set = { resolution_px = 32, finetune_epochs = 6, batch_size = 2, deterministic = true, residual_gamma = 1.0, checkpoint_interval_s = 0.1, label = "" }
 """
 
 

@@ -10,7 +10,10 @@ from small_models import PX, spread_answers, write_model  # noqa: E402
 from export import exporting  # noqa: E402
 from export.runtime import run_unfused  # noqa: E402
 from export.verify import hostile_images  # noqa: E402
+from family.data.images import Preprocessing  # noqa: E402
+from family.data.ontology import from_leaves  # noqa: E402
 from family.errors import Failure, UserError  # noqa: E402
+from family.outputs import read_json  # noqa: E402
 
 IMAGES = np.concatenate([np.random.default_rng(0).integers(0, 256, (8, PX, PX, 3), np.uint8), hostile_images(PX)])
 
@@ -83,8 +86,9 @@ def test_disturbed_weights_are_refused(run, tmp_path, name, disturb):
 def test_a_file_that_is_right_as_written_and_wrong_as_served_is_refused(run):
     path, source = run
     for wrong, said in ((moved(source, 3, dp=1e-3), "as served max .dp. 1.00e-03"), (moved(source, 3, de=2e-3), "as served .* max .de. 2.00e-03")):
-        with pytest.raises(Failure, match=said):
+        with pytest.raises(Failure, match=f"{said}.*worst as served on photo 3, where the run's own answers lie max .dp. 0.00e.00, .*float64.*e-03") as told:
             check(source, path, wrong)
+        assert "magnifies" not in str(told.value), "the run is sure of its digits"
 
 
 def test_the_runs_own_weights_pass(run):
@@ -100,10 +104,23 @@ def test_no_image_may_be_off_by_more_and_who_rounds_is_told(run, at, off):
     path, written = run
     source, exact = moved(written, at, **off), moved(written, at, **{key: value / 2 for key, value in off.items()})
     where, half = "photo 7" if at < 8 else "hostile image 0", "max .dp. 6.*e-06" if "dp" in off else "max .de. 6.*e-05"
-    with pytest.raises(Failure, match=f"worst on {where}, where the run's own answers lie .*{half}.* in float64, and the file's .*{half}"):
+    said = f"worst as written on {where}, where the run's own answers lie .*{half}.* in float64, and the file's .*{half}.*magnifies"
+    with pytest.raises(Failure, match=said):
         check(source, path, written, exact=exact)
     barely = moved(written, at, **{key: value / 1.5 for key, value in off.items()})
     assert check(barely, path, written)["agreement"] == 1
+
+
+def test_the_image_whose_best_category_differs_is_told(run):
+    path, written = run
+    p = written[0].astype(float)
+    p[9, :2] = 0.4, 0.4 + 2e-6
+    p[9, 2:] = 0.2 / (p.shape[1] - 2)
+    q = p.copy()
+    q[9, :2] = 0.4 + 2e-6, 0.4
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Failure, match="worst as written on hostile image 1,"):
+        patch.setattr(exporting, "run_unfused", lambda *_: (q, written[1]))
+        check((p, written[1]), path, (p, written[1]))
 
 
 def test_a_wrong_graph_shows_in_embeddings_where_probabilities_hardly_move(tmp_path):
@@ -130,3 +147,37 @@ def test_what_can_not_be_made_leaves_the_rest_of_the_bundle(tmp_path, monkeypatc
     (said,) = exporting._export_smaller("int8", tmp_path, card, None, judged, None, exporting.Gate(0.5, False, 10))
     assert said == "int8 is refused: it can't be made: it broke" and not list(tmp_path.iterdir())
     assert card == {"schemes": {"fp32": {}}, "refused": {"int8": {"why": "it can't be made: it broke"}}}
+
+
+def smaller(tmp_path, write_bundle, monkeypatch, why="", ratio=2.0):
+    """Let a copy of fp32 be made as int8, called none for a reason, or so many times as fast; return what is said, and the card."""
+    tree = from_leaves([("1", "A"), ("2", "B"), ("3", "C")])
+    folder = write_bundle(tmp_path / "bundle", tree, PX, node_ids={})
+    card = read_json(folder / "card.json")
+
+    def make(fp32, path, *_):
+        path.write_bytes(fp32.read_bytes())
+        return {"convolutions_in_float": 0}, {"int8_convolutions": 0}, why
+
+    monkeypatch.setitem(exporting.MAKERS, "int8", make)
+    found = {"ratio": ratio, "interval": [ratio - 0.1, ratio + 0.1], "rounds": 20, "images_a_round": 1}
+    monkeypatch.setattr(exporting, "compare_speed", lambda *_: found)
+    reference = exporting._answers(folder, card, "fp32", IMAGES)
+    levels = [(np.arange(3), 3)]
+    judged = exporting.Judged(IMAGES, reference.argmax(1), np.arange(len(IMAGES)), levels, reference)
+    return exporting._export_smaller("int8", folder, card, None, judged, Preprocessing(PX), exporting.Gate(0.5, False, 50)), card, folder
+
+
+def test_a_file_that_is_called_int8_and_is_none_is_not_in_the_bundle(tmp_path, write_bundle, monkeypatch):
+    (said,), card, folder = smaller(tmp_path, write_bundle, monkeypatch, why="9 of its 9 convolutions run in float, 0 of them on purpose")
+    assert said == "int8 is refused: since it is none: 9 of its 9 convolutions run in float, 0 of them on purpose"
+    assert list(card["schemes"]) == ["fp32"] and card["refused"]["int8"]["proof"] == {"int8_convolutions": 0}
+    assert not (folder / "model.int8.onnx").exists()
+
+
+@pytest.mark.parametrize(("ratio", "warned"), [(2.0, None), (1.05, "is not shown"), (0.5, "slower than fp32")])
+def test_a_file_that_is_not_faster_is_kept_with_a_warning(tmp_path, write_bundle, monkeypatch, ratio, warned):
+    said, card, folder = smaller(tmp_path, write_bundle, monkeypatch, ratio=ratio)
+    entry = card["schemes"]["int8"]
+    assert said == [] and (folder / "model.int8.onnx").exists() and entry["speed"]["ratio"] == ratio
+    assert warned in entry["warning"] if warned else "warning" not in entry

@@ -36,7 +36,7 @@ def test_every_recipe_that_ships_is_read(name):
 def test_the_recipes_of_the_contract_ship():
     assert {"quick", "transfer", "scratch", "distill"} <= set(recipes())
     assert read_recipe("transfer").head_epochs and read_recipe("transfer").finetune_epochs
-    assert read_recipe("scratch").head_epochs == 0
+    assert read_recipe("scratch").head_epochs == 0 and read_recipe("scratch").residual_gamma == 0, "branches begin at zero"
 
 
 @given(st.fixed_dictionaries({}, optional=IN_RANGE))

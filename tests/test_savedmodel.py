@@ -12,8 +12,10 @@ from PIL import Image
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 import tensorflow as tf  # noqa: E402
 
-from export.savedmodel import ENCODED, EXAMPLES, PIXELS, compare, decode, make_example, read_saved_model, write_saved_model  # noqa: E402
+from export.savedmodel import ENCODED, EXAMPLES, PIXELS, compare, decode, make_example, other_operators, read_saved_model, write_saved_model  # noqa: E402
+from export.verifying import _saved_model  # noqa: E402
 from family.data.images import Preprocessing, decode_image  # noqa: E402
+from family.errors import UserError  # noqa: E402
 from family.models.builders import build_variant  # noqa: E402
 
 PX = 48
@@ -69,3 +71,41 @@ def test_the_three_signatures_give_the_models_answers(tmp_path, monkeypatch):
     assert told["max_dp"] <= 1e-5 and told["examples_max_dp"] <= 1e-6 and told["n"] == len(PHOTOS)
     other = compare(tmp_path / "saved_model" / "1", PHOTOS, pixels, np.roll(wanted, 1, axis=1))
     assert other["max_dp"] > 0.01 and other["encoded_agreement"] < 1
+
+
+@pytest.mark.parametrize(
+    ("variant", "px", "activation", "aspect"),
+    [("b0", PX, "", "stretch"), ("b0", PX, "relu", "stretch"), ("v2-b0", PX, "hard-swish", "pad"), ("lite0", PX, "", "crop"),
+     ("inception-resnet-v2", 75, "", "stretch")],
+)
+def test_what_members_compute_with_is_known(variant, px, activation, aspect, tmp_path):
+    """With what they were trained too: a gradient that a library registers stays in the file."""
+    write_saved_model(build_variant(variant, 3, px, activation=activation), Preprocessing(px, aspect), tmp_path / "1")
+    assert other_operators(tmp_path / "1") == []
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_saved_model_that_would_write_a_file_is_not_loaded(tmp_path, inside):
+    """One whose card is right for it: whoever can make one can seal it."""
+    place, image = tmp_path / "saved_model" / "1", tf.TensorSpec([None, PX, PX, 3], tf.uint8, name="image")
+
+    def write() -> tf.Tensor:
+        with tf.control_dependencies([tf.io.write_file(str(tmp_path / "written"), "here")]):
+            return tf.zeros([1, 2])
+
+    @tf.function(input_signature=[image])
+    def answer(image):
+        return {"probabilities": tf.cond(tf.shape(image)[0] > 0, write, lambda: tf.zeros([1, 2])) if inside else write()}
+
+    tf.saved_model.save(tf.Module(), str(place), {PIXELS: answer})
+    with pytest.raises(UserError, match="WriteFile.*so it is not loaded"):
+        read_saved_model(place)
+
+    class Bundle:
+        schemes, folder, preprocessing = ("fp32",), tmp_path, Preprocessing(PX)
+
+        def samples(self, scheme):
+            return PHOTOS, np.zeros((len(PHOTOS), 2), np.float32)
+
+    (check,) = _saved_model(Bundle(), [])
+    assert check["holds"] is False and "WriteFile" in check["told"] and not (tmp_path / "written").exists()

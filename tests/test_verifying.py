@@ -244,6 +244,31 @@ def claim_operators(folder):
     write_json(folder / "card.json", card)
 
 
+def claim_opset(folder):
+    card = read_json(folder / "card.json")
+    card["schemes"]["fp16"]["opset"] = 99
+    write_json(folder / "card.json", card)
+
+
+def other_saved_model(folder):
+    """In the place of one that the card tells of; were it loaded, it could not be read."""
+    place = folder / "saved_model" / "1" / "saved_model.pb"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"as it was exported")
+    seal(folder, saved_model={"folder": "saved_model/1"})
+    card = read_json(folder / "card.json")
+    card["files"]["saved_model/1/saved_model.pb"] = sha256_of(place)
+    write_json(folder / "card.json", card)
+    place.write_bytes(b"as it is now")
+
+
+def more_saved_model(folder):
+    other_saved_model(folder)
+    place = folder / "saved_model" / "1" / "saved_model.pb"
+    place.write_bytes(b"as it was exported")
+    place.with_name("fingerprint.pb").write_bytes(b"which the card does not know")
+
+
 @pytest.mark.parametrize(
     ("tamper", "wrong"),
     [
@@ -265,6 +290,9 @@ def claim_operators(folder):
         (no_digests, ["files"]),
         (claim_size, ["fp16 file"]),
         (claim_operators, ["fp16 operators"]),
+        (claim_opset, ["fp16 opset"]),
+        (other_saved_model, ["saved_model/1/saved_model.pb", "saved_model answers"]),
+        (more_saved_model, ["saved_model answers"]),
         (lambda folder: seal(folder, dataset={"ontology_digest": "0" * 64}), ["tree"]),
     ],
 )
@@ -272,6 +300,22 @@ def test_what_was_tampered_with_is_told(bundle, tamper, wrong, capsys):
     tamper(bundle)
     code, found, said = verified(bundle, capsys)
     assert (code, found) == (1, wrong) and "export the run anew" in said
+
+
+@pytest.mark.parametrize("tamper", [other_saved_model, more_saved_model])
+def test_a_saved_model_that_is_not_the_cards_is_not_loaded(bundle, tamper, capsys):
+    tamper(bundle)
+    assert "not asked for: saved_model/1/" in verified(bundle, capsys)[2]
+
+
+def test_what_needs_the_run_or_its_images_is_said_not_to_be_recomputed(bundle, capsys):
+    card = read_json(bundle / "card.json")
+    card["schemes"]["fp16"] |= {"gate": {"verdict": "pass"}, "speed": {"ratio": 2.0}}
+    write_json(bundle / "card.json", card)
+    code, wrong, _ = verified(bundle, capsys)
+    assert (code, wrong) == (0, []) and main(["verify", str(bundle)]) == 0
+    said = capsys.readouterr().out
+    assert "fp16 gate: not recomputed: it takes the validation images" in said and "fp16 speed: not recomputed" in said and "fp32 gate" not in said
 
 
 def test_files_that_the_card_does_not_know_are_named(bundle, capsys):
