@@ -1,10 +1,9 @@
 """A bundle where nothing of ours is installed: NumPy and ONNX Runtime alone open it and give the stored answers.
 
 A process whose imports are refused, instead of an environment that pip fills: it says the same about the files without a network, in two
-seconds. That `.[serve]` installs into an empty environment is held by test_journey.py.
+seconds. A real such environment, and that `.[serve]` installs into an empty one, are held by test_journey.py.
 """
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+from readme_lines import snippet  # noqa: E402
 from small_models import N_CLASSES, PX, quantize_plainly, spread_answers, write_model  # noqa: E402
 
 from export.bundle import open_bundle, sha256_of, write_samples  # noqa: E402
@@ -23,7 +23,6 @@ from family.data.images import decode_image  # noqa: E402
 from family.data.ontology import from_leaves  # noqa: E402
 from family.outputs import read_json, write_json  # noqa: E402
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 TREE = from_leaves([(str(k), f"All/{name}") for k, name in enumerate("abcde")])
 
 # What Python itself brings, and the two packages. Python imports by name, wherever the name is asked for: also inside of these two.
@@ -64,13 +63,6 @@ def folder(tmp_path_factory, write_bundle, photo):
 def run_bare(folder: Path, code: str) -> subprocess.CompletedProcess:
     """Run code in a process that sees neither our checkout nor any package but the two."""
     return subprocess.run([sys.executable, "-I", "-c", BARE + code], cwd=folder, capture_output=True, text=True, timeout=120)
-
-
-def snippet() -> str:
-    """Return the Python of the README's section on exporting."""
-    (section,) = re.findall(r"^## Exporting\n(.*?)^## ", README, flags=re.S | re.M)
-    (found,) = re.findall(r"```python\n(.*?)```", section, flags=re.S)
-    return found
 
 
 @pytest.mark.parametrize("scheme", ["fp32", "int8"])

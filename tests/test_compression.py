@@ -291,11 +291,13 @@ def test_a_comparison_trains_exports_and_evaluates_every_arm(tmp_path):
     assert compressing.evaluation(args, bundle, "int8").words[:5] == ("evaluate", str(bundle), "data", "--scheme", "int8")
     longer = " ".join(found[0])
     assert "--recipe qat" in longer and "compression= " in longer and longer.endswith("--set seed=0 --set a=1") and f"--teacher {run}" in longer
-    accuracy = {"top1": {"micro": 0.9, "macro": 0.8}, "zipped_mb": 2.0}
+    accuracy = {"top1": {"micro": 0.9, "macro": 0.8}, "levels": {"1": {"micro": 0.95, "macro": 0.85}}, "zipped_mb": 2.0}
     change = {"points": -0.5, "interval": [-1.0, 0.1], "shown": False}
     rows = [{"compression": {"sparsity": 0.7, "most_values": 99}, "fp32": accuracy, "int8": {**accuracy, "less_source": change}}]
     refused = [{"compression": {}, "fp32": accuracy, "int8": {"refused": "fail"}}]
-    *_, pruned, other = compressing.table({"prune": rows, "qat": refused}).splitlines()
+    _, _, pruned, other, _, head, _, *by_level = compressing.table({"prune": rows, "qat": refused}).splitlines()
+    assert head == "| | file | | level 1 |", "each seed's micro, of fp32 where int8 was refused"
+    assert by_level == ["| prune | int8 | micro | 95.00 |", "| | | macro | 85.00 |", "| qat | fp32 | micro | 95.00 |", "| | | macro | 85.00 |"]
     assert pruned == "| prune | 1 | 90.00 | 90.00 | 80.00 | -0.50 (-1.00 to +0.10, not shown) | 70 % |  | 2.0 | 2.0 |"
     assert other == "| qat | 1 | 90.00 |  |  |  |  |  | 2.0 |  |"
 

@@ -12,8 +12,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from readme_lines import snippet
 
-from export.bundle import sha256_of
+from export.bundle import open_bundle, sha256_of
+from export.verifying import AGREEMENT, TYPICAL_DP
+from family.data.images import decode_image
 
 ROOT = Path(__file__).parent.parent
 
@@ -166,6 +169,30 @@ def test_what_was_picked_predicts(place):
         assert 0 < answer["probability"] <= 1 and answer["levels"][0]["path"] == answer["levels"][0]["path"].split("/")[0]
     (place / "broken.jpg").write_bytes(images[0].read_bytes()[:200])
     assert "broken.jpg" in family("predict", place / "bundle", place / "broken.jpg", code=1).stderr
+
+
+def test_where_numpy_and_onnx_runtime_are_all_there_is_the_bundle_answers(place, tmp_path):
+    """What was exported here, by the README's lines, in an environment that holds the two packages and nothing of ours."""
+    if os.environ.get("PIP_NO_INDEX"):
+        pytest.skip("needs a package index")
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    installed = subprocess.run([python, "-m", "pip", "install", "-q", "--retries", "10", "--timeout", "60", "-c", ROOT / ".ci" / "constraints.txt", "numpy",
+                                "onnxruntime==1.26.0"], capture_output=True, text=True, timeout=600)  # fmt: skip
+    assert installed.returncode == 0, installed.stderr[-2000:]
+    bundle = open_bundle(place / "bundle")
+    images, stored = bundle.samples("int8")
+    np.save(tmp_path / "pixels.npy", np.stack([decode_image(data, bundle.preprocessing) for data in images]))
+    shutil.copytree(place / "bundle", tmp_path / "bundle")
+    code = snippet() + "\nnp.save('answers.npy', probabilities)"
+    done = subprocess.run([python, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    answers = np.load(tmp_path / "answers.npy")
+    assert (answers.argmax(1) == stored.argmax(1)).mean() >= AGREEMENT and np.median(np.abs(answers - stored).max(axis=1)) <= TYPICAL_DP
+    paths = bundle.card["paths"]
+    assert done.stdout.splitlines() == [paths[best] for best in answers.argmax(1)]
+    packages = subprocess.run([python, "-m", "pip", "list"], capture_output=True, text=True).stdout.lower()
+    assert not any(name in packages for name in ("tensorflow", "keras", "pillow", "pyarrow", "family"))
 
 
 def test_the_light_path_predicts_without_tensorflow(place, tmp_path):

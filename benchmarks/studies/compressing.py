@@ -167,7 +167,7 @@ def _answers(work: Path, name: str) -> dict:
 
 
 def table(arms: dict[str, list[dict]]) -> str:
-    """Return a Markdown table: an arm a line, means over seeds."""
+    """Return two Markdown tables: an arm a line, means over seeds; and accuracies at each level of the tree."""
     lines = ["| | seeds | fp32 top-1 | int8 top-1 | int8 macro | int8 less the run's own | zeros | values of a kernel | fp32 zipped, MB | int8 zipped, MB |",
              "|---|---:|---:|---:|---:|---|---:|---:|---:|---:|"]  # fmt: skip
     for arm, rows in arms.items():
@@ -179,7 +179,20 @@ def table(arms: dict[str, list[dict]]) -> str:
                  _mean([one["compression"]["most_values"] for one in rows if arm == "cluster"], "", 0)]  # fmt: skip
         cells += [_mean([one[scheme]["zipped_mb"] for one in rows if "zipped_mb" in one[scheme]], "", 1) for scheme in SCHEMES]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *_by_level(arms)])
+
+
+def _by_level(arms: dict[str, list[dict]]) -> list[str]:
+    """Return the lines of a Markdown table: micro accuracies of each seed and the mean of the macro ones, of int8, or of fp32 where int8 was refused."""
+    levels = list(next(iter(arms.values()))[0]["fp32"]["levels"])
+    lines = [f"| | file | | {' | '.join(f'level {k}' for k in levels)} |", f"|---|---|---|{'---|' * len(levels)}"]
+    for arm, rows in arms.items():
+        scheme = "int8" if all("levels" in one["int8"] for one in rows) else "fp32"
+        found = [one[scheme]["levels"] for one in rows]
+        micro = [" ".join(f"{100 * one[k]['micro']:.2f}" for one in found) for k in levels]
+        lines.append(f"| {arm} | {scheme} | micro | {' | '.join(micro)} |")
+        lines.append(f"| | | macro | {' | '.join(_mean([100 * one[k]['macro'] for one in found]) for k in levels)} |")
+    return lines
 
 
 def _mean(values: list[float], unit: str = "", digits: int = 2) -> str:
