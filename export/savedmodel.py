@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 import tf_keras
-from tensorflow.core.framework import node_def_pb2
-from tensorflow.core.protobuf import saved_model_pb2
+from google.protobuf import message
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from export.runtime import part_size
 from export.verify import MAX_DP, MAX_DP_FUSED
@@ -21,7 +21,7 @@ AGREEMENT = 0.98  # of encoded images: TensorFlow resizes to other pixels by up 
 # What TensorFlow's own decoder leaves undone, and the bundle's does.
 UNLIKE = "encoded images are not turned by their EXIF orientation, and transparency is dropped, not laid over white"
 
-# What the signatures compute with, of all members and all ways to resize. TensorFlow has others that read and write files and run programs of somebody's.
+# What the signatures compute with, of all members and all ways to resize, and what there is beside them.
 OPERATORS = {
     "AddV2", "AvgPool", "BiasAdd", "Cast", "ConcatV2", "Const", "Conv2D", "DecodeImage", "DecodeJpeg", "DepthwiseConv2dNative", "EnsureShape",
     "Equal", "ExpandDims", "FloorDiv", "FusedBatchNormV3", "Identity", "IdentityN", "Less", "LogicalAnd", "MatMul", "Max", "MaxPool", "Maximum",
@@ -29,6 +29,8 @@ OPERATORS = {
     "ScaleAndTranslate", "Shape", "Sigmoid", "Softmax", "Square", "Squeeze", "StatefulPartitionedCall", "StatelessIf", "StatelessWhile",
     "StridedSlice", "Sub", "Substr", "Sum", "TensorListFromTensor", "TensorListGetItem", "TensorListReserve", "TensorListSetItem", "TensorListStack",
 }  # fmt: skip
+
+OBJECTS = {"_generic_user_object", "trackable_list_wrapper", "signature_map", "variable", "bare_concrete_function", "captured_tensor"}
 
 
 def write_saved_model(model: tf_keras.Model, how: Preprocessing, folder: Path) -> None:
@@ -85,36 +87,63 @@ def decode(data: tf.Tensor, how: Preprocessing) -> tf.Tensor:
     return tf.ensure_shape(tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8), [px, px, 3])
 
 
-def other_operators(folder: Path) -> list[str]:
-    """Return what a SavedModel computes with that is none of OPERATORS, in whatever can be called once it is loaded; nothing of it is run."""
-    found = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+def check_saved_model(folder: Path) -> None:
+    """Hold that a SavedModel is of the kind that `write_saved_model` writes, before it is loaded: loading runs what a graph of TensorFlow 1 or a resource
+    begins with, and asking runs operators, of which TensorFlow has some that read and write files.
+
+    Raises:
+        UserError: it can't be read, or holds more than that.
+    """
+    try:
+        if folder.resolve() != folder.parent.parent.resolve() / folder.parent.name / folder.name:
+            raise UserError(f"{folder} is a link, so it is not loaded")
+        found = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    except (OSError, message.DecodeError) as error:
+        raise UserError(f"{folder} is no SavedModel: {error}") from None
+    if len(found.meta_graphs) != 1 or not found.meta_graphs[0].HasField("object_graph_def"):
+        raise UserError(f"{folder} is no SavedModel of TensorFlow 2 with one graph, so it is not loaded")
+    (graph,) = found.meta_graphs
+    nodes = graph.object_graph_def.nodes
+    kinds = {node.user_object.identifier if node.HasField("user_object") else str(node.WhichOneof("kind")) for node in nodes}
+    others = sorted(kinds - OBJECTS) + sorted(_operators(graph) - OPERATORS)
+    if others:
+        raise UserError(f"{folder} holds {', '.join(others[:5])}, which no export of ours does, so it is not loaded")
+
+
+def _operators(graph: meta_graph_pb2.MetaGraphDef) -> set[str]:
+    """Return the operators of all functions that an object of the graph names, and of those that these call."""
+    functions = {function.signature.name: function for function in graph.graph_def.library.function}
+    waiting = list(graph.object_graph_def.concrete_functions)
+    for node in graph.object_graph_def.nodes:
+        waiting += [node.bare_concrete_function.concrete_function_name, node.captured_tensor.concrete_function, *node.function.concrete_functions]
     used: set[str] = set()
-    for graph in found.meta_graphs:
-        functions = {function.signature.name: function for function in graph.graph_def.library.function}
-        waiting, seen = list(graph.object_graph_def.concrete_functions), set()
-        while waiting:
-            name = waiting.pop()
-            if name in functions and name not in seen:
-                seen.add(name)
-                nodes = functions[name].node_def
-                used.update(node.op for node in nodes if node.op not in functions)
-                waiting += [node.op for node in nodes] + [called for node in nodes for called in _called(node)]
-    return sorted(used - OPERATORS)
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in functions and name not in seen:
+            seen.add(name)
+            for node in functions[name].node_def:
+                used.update({node.op} - functions.keys())
+                waiting += [node.op, *_called(node.attr)]
+    return used
 
 
-def _called(node: node_def_pb2.NodeDef) -> Iterator[str]:
-    for value in node.attr.values():
-        yield from (function.name for function in (value.func, *value.list.func))
+def _called(attributes) -> Iterator[str]:
+    """Yield the names of the functions in a node's attributes, and in theirs."""
+    for value in attributes.values():
+        for function in (value.func, *value.list.func):
+            if function.name:
+                yield function.name
+                yield from _called(function.attr)
 
 
 def read_saved_model(folder: Path) -> dict[str, Callable]:
     """Return the signatures: each takes one array, and returns {"probabilities", "embedding"} as arrays.
 
     Raises:
-        UserError: it computes with operators that no export of ours has; it is not loaded.
+        UserError: it is none that an export of ours may be, and is not loaded.
     """
-    if others := other_operators(folder):
-        raise UserError(f"{folder} computes with {', '.join(others[:5])}, which no export of ours has, so it is not loaded")
+    check_saved_model(folder)
     loaded = tf.saved_model.load(str(folder))
 
     def ask(name: str, argument: str) -> Callable:

@@ -85,8 +85,8 @@ def verify(folder: Path, only: str | None = None, provider: str = "auto", thread
             yield from _answers(bundle, scheme, provider, threads)
     if "saved_model" in card:
         wrong = {check["what"] for check in files if check["holds"] is False}
-        sealed = card.get("files", {}).keys() - wrong
-        yield from _saved_model(bundle, [name for name in _there(folder) if name.startswith("saved_model/") and name not in sealed])
+        unlike = wrong | {name for name in _there(folder) if name not in card.get("files", {})}
+        yield from _saved_model(bundle, sorted(name for name in unlike if name.startswith("saved_model/")))
 
 
 def _has_tree(card: dict) -> bool:

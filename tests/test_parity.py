@@ -111,6 +111,14 @@ def test_no_image_may_be_off_by_more_and_who_rounds_is_told(run, at, off):
     assert check(barely, path, written)["agreement"] == 1
 
 
+def test_a_wrong_file_of_a_run_that_rounds_much_is_not_called_rounding(run):
+    path, written = run
+    exact = moved(written, 8, dp=1e-2)
+    with pytest.raises(Failure, match="hostile image 0, where the run's own answers lie max .dp. 3.*e-06.*the file's max .dp. 1.00e-02") as told:
+        check(moved(exact, 8, dp=3e-6), path, written, exact=exact)
+    assert "magnifies" not in str(told.value)
+
+
 def test_the_image_whose_best_category_differs_is_told(run):
     path, written = run
     p = written[0].astype(float)

@@ -12,7 +12,17 @@ from PIL import Image
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 import tensorflow as tf  # noqa: E402
 
-from export.savedmodel import ENCODED, EXAMPLES, PIXELS, compare, decode, make_example, other_operators, read_saved_model, write_saved_model  # noqa: E402
+from export.savedmodel import (  # noqa: E402
+    ENCODED,
+    EXAMPLES,
+    PIXELS,
+    check_saved_model,
+    compare,
+    decode,
+    make_example,
+    read_saved_model,
+    write_saved_model,
+)
 from export.verifying import _saved_model  # noqa: E402
 from family.data.images import Preprocessing, decode_image  # noqa: E402
 from family.errors import UserError  # noqa: E402
@@ -81,7 +91,7 @@ def test_the_three_signatures_give_the_models_answers(tmp_path, monkeypatch):
 def test_what_members_compute_with_is_known(variant, px, activation, aspect, tmp_path):
     """With what they were trained too: a gradient that a library registers stays in the file."""
     write_saved_model(build_variant(variant, 3, px, activation=activation), Preprocessing(px, aspect), tmp_path / "1")
-    assert other_operators(tmp_path / "1") == []
+    check_saved_model(tmp_path / "1")
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -98,7 +108,7 @@ def test_a_saved_model_that_would_write_a_file_is_not_loaded(tmp_path, inside):
         return {"probabilities": tf.cond(tf.shape(image)[0] > 0, write, lambda: tf.zeros([1, 2])) if inside else write()}
 
     tf.saved_model.save(tf.Module(), str(place), {PIXELS: answer})
-    with pytest.raises(UserError, match="WriteFile.*so it is not loaded"):
+    with pytest.raises(UserError, match="WriteFile, which no export of ours does, so it is not loaded"):
         read_saved_model(place)
 
     class Bundle:
@@ -109,3 +119,81 @@ def test_a_saved_model_that_would_write_a_file_is_not_loaded(tmp_path, inside):
 
     (check,) = _saved_model(Bundle(), [])
     assert check["holds"] is False and "WriteFile" in check["told"] and not (tmp_path / "written").exists()
+
+
+def of_tensorflow_1(place, written):
+    """One that runs an operator when it is loaded."""
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
+        main, image = tf.io.write_file(written, "here"), v1.placeholder(tf.uint8, [None, PX, PX, 3])
+        builder = v1.saved_model.Builder(str(place))
+        signature = v1.saved_model.signature_def_utils.predict_signature_def({"image": image}, {"probabilities": tf.zeros([1, 2])})
+        builder.add_meta_graph_and_variables(session, ["serve"], {PIXELS: signature}, main_op=main)
+        builder.save()
+
+
+def with_a_resource(place, written, hidden: bool):
+    """One whose resource runs an operator when it is loaded; hidden: by a function that the list of functions does not name."""
+    from tensorflow.core.protobuf import saved_model_pb2
+    from tensorflow.python.trackable import resource
+
+    class Writes(resource.TrackableResource):
+        def _create_resource(self):
+            return tf.raw_ops.MutableHashTableV2(key_dtype=tf.string, value_dtype=tf.int64)
+
+        def _initialize(self):
+            tf.io.write_file(written, "here")
+
+    module = tf.Module()
+    module.resource = Writes()
+    answer = tf.function(lambda image: {"probabilities": tf.zeros([1, 2])}, input_signature=[tf.TensorSpec([None, PX, PX, 3], tf.uint8, name="image")])
+    tf.saved_model.save(module, str(place), {PIXELS: answer})
+    if hidden:
+        model = saved_model_pb2.SavedModel.FromString((place / "saved_model.pb").read_bytes())
+        objects = model.meta_graphs[0].object_graph_def
+        for name in list(objects.concrete_functions):
+            if "initialize" in name or "create" in name:
+                del objects.concrete_functions[name]
+        (place / "saved_model.pb").write_bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    "make", [of_tensorflow_1, lambda *places: with_a_resource(*places, hidden=False), lambda *places: with_a_resource(*places, hidden=True)]
+)
+def test_what_would_run_when_it_is_loaded_is_not_loaded(tmp_path, make):
+    make(tmp_path / "saved_model" / "1", str(tmp_path / "written"))
+    (tmp_path / "written").unlink(missing_ok=True)  # by building
+    with pytest.raises(UserError, match="so it is not loaded"):
+        read_saved_model(tmp_path / "saved_model" / "1")
+    assert not (tmp_path / "written").exists()
+
+
+def test_a_function_that_an_object_alone_names_counts(tmp_path):
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    place = tmp_path / "saved_model" / "1"
+    image = tf.TensorSpec([None, PX, PX, 3], tf.uint8, name="image")
+
+    def write(image):
+        with tf.control_dependencies([tf.io.write_file(str(tmp_path / "written"), "here")]):
+            return {"probabilities": tf.zeros([1, 2])}
+
+    tf.saved_model.save(tf.Module(), str(place), {PIXELS: tf.function(write, input_signature=[image])})
+    model = saved_model_pb2.SavedModel.FromString((place / "saved_model.pb").read_bytes())
+    model.meta_graphs[0].object_graph_def.concrete_functions.clear()
+    (place / "saved_model.pb").write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match="WriteFile"):
+        read_saved_model(place)
+
+
+def test_what_is_no_saved_model_is_told(tmp_path):
+    with pytest.raises(UserError, match="is no SavedModel"):
+        read_saved_model(tmp_path / "saved_model" / "1")
+    (tmp_path / "saved_model" / "1").mkdir(parents=True)
+    (tmp_path / "saved_model" / "1" / "saved_model.pb").write_bytes(b"as it is now")
+    with pytest.raises(UserError, match="is no SavedModel"):
+        read_saved_model(tmp_path / "saved_model" / "1")
+    write_saved_model(build_variant("lite0", 3, PX), Preprocessing(PX), tmp_path / "elsewhere" / "1")
+    (tmp_path / "linked").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="is a link"):
+        read_saved_model(tmp_path / "linked" / "1")

@@ -269,6 +269,19 @@ def more_saved_model(folder):
     place.with_name("fingerprint.pb").write_bytes(b"which the card does not know")
 
 
+def no_saved_model(folder):
+    other_saved_model(folder)
+    (folder / "saved_model" / "1" / "saved_model.pb").unlink()
+
+
+def linked_saved_model(folder):
+    """As sealed, but elsewhere."""
+    other_saved_model(folder)
+    (folder / "saved_model" / "1" / "saved_model.pb").write_bytes(b"as it was exported")
+    (folder / "saved_model").rename(folder.parent / "elsewhere")
+    (folder / "saved_model").symlink_to(folder.parent / "elsewhere")
+
+
 @pytest.mark.parametrize(
     ("tamper", "wrong"),
     [
@@ -293,6 +306,7 @@ def more_saved_model(folder):
         (claim_opset, ["fp16 opset"]),
         (other_saved_model, ["saved_model/1/saved_model.pb", "saved_model answers"]),
         (more_saved_model, ["saved_model answers"]),
+        (linked_saved_model, ["saved_model/1/saved_model.pb", "saved_model answers"]),
         (lambda folder: seal(folder, dataset={"ontology_digest": "0" * 64}), ["tree"]),
     ],
 )
@@ -302,7 +316,7 @@ def test_what_was_tampered_with_is_told(bundle, tamper, wrong, capsys):
     assert (code, found) == (1, wrong) and "export the run anew" in said
 
 
-@pytest.mark.parametrize("tamper", [other_saved_model, more_saved_model])
+@pytest.mark.parametrize("tamper", [other_saved_model, more_saved_model, no_saved_model, linked_saved_model])
 def test_a_saved_model_that_is_not_the_cards_is_not_loaded(bundle, tamper, capsys):
     tamper(bundle)
     assert "not asked for: saved_model/1/" in verified(bundle, capsys)[2]
