@@ -11,6 +11,7 @@ from PIL import Image
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 import tensorflow as tf  # noqa: E402
+from tensorflow.core.protobuf import saved_model_pb2  # noqa: E402
 
 from export.savedmodel import (  # noqa: E402
     ENCODED,
@@ -132,9 +133,17 @@ def of_tensorflow_1(place, written):
         builder.save()
 
 
+def unlist_functions(place, named: tuple[str, ...]) -> None:
+    """Take the functions in whose names one of these stands off the list of functions; objects still name them."""
+    model = saved_model_pb2.SavedModel.FromString((place / "saved_model.pb").read_bytes())
+    listed = model.meta_graphs[0].object_graph_def.concrete_functions
+    for name in [name for name in listed if any(part in name for part in named)]:
+        del listed[name]
+    (place / "saved_model.pb").write_bytes(model.SerializeToString())
+
+
 def with_a_resource(place, written, hidden: bool):
     """One whose resource runs an operator when it is loaded; hidden: by a function that the list of functions does not name."""
-    from tensorflow.core.protobuf import saved_model_pb2
     from tensorflow.python.trackable import resource
 
     class Writes(resource.TrackableResource):
@@ -149,12 +158,7 @@ def with_a_resource(place, written, hidden: bool):
     answer = tf.function(lambda image: {"probabilities": tf.zeros([1, 2])}, input_signature=[tf.TensorSpec([None, PX, PX, 3], tf.uint8, name="image")])
     tf.saved_model.save(module, str(place), {PIXELS: answer})
     if hidden:
-        model = saved_model_pb2.SavedModel.FromString((place / "saved_model.pb").read_bytes())
-        objects = model.meta_graphs[0].object_graph_def
-        for name in list(objects.concrete_functions):
-            if "initialize" in name or "create" in name:
-                del objects.concrete_functions[name]
-        (place / "saved_model.pb").write_bytes(model.SerializeToString())
+        unlist_functions(place, ("initialize", "create"))
 
 
 @pytest.mark.parametrize(
@@ -169,8 +173,6 @@ def test_what_would_run_when_it_is_loaded_is_not_loaded(tmp_path, make):
 
 
 def test_a_function_that_an_object_alone_names_counts(tmp_path):
-    from tensorflow.core.protobuf import saved_model_pb2
-
     place = tmp_path / "saved_model" / "1"
     image = tf.TensorSpec([None, PX, PX, 3], tf.uint8, name="image")
 
@@ -179,9 +181,7 @@ def test_a_function_that_an_object_alone_names_counts(tmp_path):
             return {"probabilities": tf.zeros([1, 2])}
 
     tf.saved_model.save(tf.Module(), str(place), {PIXELS: tf.function(write, input_signature=[image])})
-    model = saved_model_pb2.SavedModel.FromString((place / "saved_model.pb").read_bytes())
-    model.meta_graphs[0].object_graph_def.concrete_functions.clear()
-    (place / "saved_model.pb").write_bytes(model.SerializeToString())
+    unlist_functions(place, ("",))
     with pytest.raises(UserError, match="WriteFile"):
         read_saved_model(place)
 
