@@ -56,9 +56,16 @@ class Bundle:
         return path
 
     def samples(self, scheme: str) -> tuple[list[bytes], np.ndarray]:
-        """Return the stored encoded images and a scheme's answers to them, float32 [n, n_classes]."""
+        """Return the stored encoded images and a scheme's answers to them, float32 [n, n_classes].
+
+        Raises:
+            UserError: they are not there, or not those of the card.
+        """
         try:
-            table = pa.parquet.read_table(self.folder / SAMPLES)
+            path, wanted = self.folder / SAMPLES, self.card.get("files", {}).get(SAMPLES)  # which older cards don't tell
+            if wanted is not None and sha256_of(path) != wanted:
+                raise UserError(f"{path} is not the file of the card, so what is stored there proves nothing")
+            table = pa.parquet.read_table(path)
             return table["image"].to_pylist(), np.array(table[f"probabilities.{scheme}"].to_pylist(), np.float32)
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
             raise UserError(f"{self.folder}/{SAMPLES} holds no answers of {scheme}: {error}; export the run anew") from error

@@ -96,6 +96,17 @@ def collect(model: onnx.ModelProto, operators: Iterable[str], images: np.ndarray
     return found
 
 
+def largest_activation(model: onnx.ModelProto, images: np.ndarray) -> float:
+    """Return the largest absolute value of all float tensors of a model with inferred types on uint8 [n, px, px, 3]; infinite where one is no number."""
+    names = _float_tensors(model, {node.op_type for node in model.graph.node})
+    session, largest = _session_of_all(model, names), 0.0
+    for image in progress(images, "looking for overflows"):
+        for values in session.run(names, {"image": image[None]}):
+            found = float(np.abs(values).max(initial=0.0))
+            largest = max(largest, found if math.isfinite(found) else math.inf)
+    return largest
+
+
 def memory_mb(histograms: Iterable[Histogram], n_images: int) -> float:
     """Return what `collect` holds at once, in units of 10^6 bytes: the histograms, and the activations of one image, float32."""
     return sum(one.counts.nbytes + 4 * int(one.counts.sum()) // max(n_images, 1) for one in histograms) / 1e6

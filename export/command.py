@@ -9,8 +9,7 @@ from family.card import SCHEMES
 from family.errors import Failure, UserError, unknown_name
 from family.progress import next_command
 
-N_JUDGED_ON = 5000  # validation images, where there are as many
-EXPORTER = 2  # what the same run and rows become; of another version, a bundle is not the same
+EXPORTER = 3  # what the same run and rows become; of another version, a bundle is not the same
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +20,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         "dataset)")
     parser.add_argument("--max-drop", type=float, default=0.5, metavar="POINTS", help="points of accuracy that a smaller scheme may lose, micro "
                         "and macro, at every level of the tree (default 0.5)")  # fmt: skip
-    parser.add_argument("--judge-on", type=int, default=N_JUDGED_ON, metavar="N", help="validation images to judge on, at most (default 5,000)")
+    parser.add_argument("--judge-on", type=int, metavar="N", help="validation images to judge on, at most (default: 5,000, or as many as a scheme needs "
+                        "that loses nothing)")  # fmt: skip
     parser.add_argument("--saved-model", action="store_true", help="write saved_model/1 too, for TensorFlow Serving")
     parser.add_argument("--strict", action="store_true", help="refuse a smaller scheme also where the validation rows don't show that it loses no "
                         "more")  # fmt: skip
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
     if not math.isfinite(args.max_drop):
         raise UserError(f"--max-drop takes a number of percentage points; got {args.max_drop}")
-    if args.judge_on < 1:
+    if args.judge_on is not None and args.judge_on < 1:
         raise UserError(f"--judge-on takes 1 image or more; got {args.judge_on}")
     made_of, dataset = _made_of(args)
     if _is_done(args, made_of):
@@ -100,8 +100,7 @@ def _made_of(args: argparse.Namespace):
     weights = sha256_of(args.run_folder / "weights.h5")
     made_of = {"command": "export", "weights": weights, "schemes": schemes, "max_drop": args.max_drop, "dataset": dataset.digest}
     made_of |= {"exporter": EXPORTER, "card": sha256_of(args.run_folder / "card.json")}
-    made_of |= {name: getattr(args, name) for name in ("strict", "saved_model") if getattr(args, name)}  # older bundles don't tell them
-    made_of |= {"judge_on": args.judge_on} if args.judge_on != N_JUDGED_ON else {}
+    made_of |= {name: getattr(args, name) for name in ("strict", "saved_model", "judge_on") if getattr(args, name)}
     return made_of, dataset
 
 

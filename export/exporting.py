@@ -14,11 +14,12 @@ import onnx
 from PIL import Image
 
 from export.bundle import CANDIDATES, SAMPLES, open_bundle, sha256_of, write_samples
+from export.calibrate import largest_activation
 from export.learned import quantize_learned
 from export.metadata import write_metadata
 from export.proof import count_operators, opset_of, prove, why_not_int8
-from export.quantize import halve
-from export.rows import calibration_rows, held_back_rows
+from export.quantize import MOST_IN_FP16, halve, load_fp32
+from export.rows import N_SAMPLED_FROM, calibration_rows, draw, held_back_rows, n_to_judge_on
 from export.runtime import Predictor, Settings, in_parts, part_size, run_both, run_unfused
 from export.search import report_accuracy, search, summary, tell_choice, write_candidates
 from export.speed import compare_speed, tell_speed
@@ -29,6 +30,7 @@ from export.verify import (
     Answers,
     compare,
     differences,
+    embedding_cosine,
     gate,
     hostile_files,
     hostile_images,
@@ -55,7 +57,7 @@ class Gate:
 
     max_drop: float  # points that they may lose
     strict: bool  # a scheme of which the validation rows don't decide is refused too
-    n_rows: int  # validation rows, at most
+    n_rows: int | None  # validation rows, at most; None: as many as `n_to_judge_on` says
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Judged:
     listings: np.ndarray  # int [n], from 0 on
     levels: list[tuple[np.ndarray, int]]  # of `level_maps`
     reference: np.ndarray  # float32 [n, n_classes]
+    n_there: int  # validation rows
 
 
 def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, gate_of: Gate, made_of: dict, saved_model: bool = False) -> list[str]:
@@ -85,14 +88,15 @@ def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, gate_
     began = time.monotonic()
     model, card = load_calibrated(run)
     how = Preprocessing.from_card(card["preprocessing"])
-    val = held_back_rows(dataset, card)
+    held_back = held_back_rows(dataset, card)
+    val = draw(held_back, N_SAMPLED_FROM)
     with full_float32(), whole_folder(out, made_of) as folder:
         card = {**card, "schemes": {}, "export": {"calibration_dataset": dataset.digest}}
         fp32 = folder / "model.fp32.onnx"
         convert(model, fp32)
         write_metadata(fp32, card, "fp32")
         chosen = choose_balanced(val.labels, N_SAMPLES)
-        samples = [_shrink(val.read(int(row)), 2 * how.resolution_px) for row in chosen]
+        samples = [_stored(val.read(int(row)), 2 * how.resolution_px) for row in chosen]
         pixels = np.stack([decode_image(data, how) for data in samples])
         photos, batch = pixels[choose_balanced(val.labels[chosen], N_COMPARED)], part_size(how.resolution_px)
         checked = np.concatenate([photos, _hostile_pixels(how)])
@@ -103,9 +107,10 @@ def export_run(run: Path, out: Path, schemes: list[str], dataset: Dataset, gate_
         refused = _write_saved_model(model, how, folder, card, samples, pixels) if saved_model else []
         smaller = [name for name in MAKERS if name in schemes]
         with tempfile.TemporaryFile(dir=folder) as file:
-            judged = _judge_on(folder, card, held_back_rows(dataset, card, gate_of.n_rows), how, file) if smaller else None
+            judged = _judge_on(folder, card, held_back, gate_of, how, file) if smaller else None
             for scheme in smaller:
                 refused += _export_smaller(scheme, folder, card, dataset, judged, how, gate_of)
+        _compare_embeddings(folder, card, pixels)
         if "fp32" not in schemes:
             fp32.unlink()
             del card["schemes"]["fp32"]
@@ -132,8 +137,8 @@ def _write_saved_model(model, how: Preprocessing, folder: Path, card: dict, samp
 
     place = folder / "saved_model" / VERSION
     write_saved_model(model, how, place)
-    found = compare(place, samples, pixels, _answers(folder, card, "fp32", pixels))
-    print(f"saved_model: max |dp| {found['max_dp']:.1e} from pixels, {found['encoded_agreement']:.1%} of encoded images have the same best category, "
+    found = compare(place, samples, pixels, (_answers(folder, card, "fp32", pixels), _open(folder, card, "fp32").embed(pixels)))
+    print(f"saved_model: {_told(found)} from pixels, {found['encoded_agreement']:.1%} of encoded images have the same best category, "
           f"on {found['n']} images")  # fmt: skip
     if why := why_unlike(found):
         shutil.rmtree(folder / "saved_model")
@@ -207,10 +212,12 @@ def _answers(folder: Path, card: dict, scheme: str, images: np.ndarray) -> np.nd
     return np.concatenate([predictor.predict(part) for part in in_parts(images)])
 
 
-def _judge_on(folder: Path, card: dict, val: Rows, how: Preprocessing, file: BinaryIO) -> Judged:
+def _judge_on(folder: Path, card: dict, held_back: Rows, gate_of: Gate, how: Preprocessing, file: BinaryIO) -> Judged:
+    val = draw(held_back, gate_of.n_rows or n_to_judge_on(held_back.labels, gate_of.max_drop))
+    print(f"judging on {len(val):,} of {len(held_back):,} validation images")
     pixels = decode_all(val, how, file)
     listings = np.unique(val.listing_ids.astype(str), return_inverse=True)[1]
-    return Judged(pixels, val.labels, listings, level_maps(val.ontology), _answers(folder, card, "fp32", pixels))
+    return Judged(pixels, val.labels, listings, level_maps(val.ontology), _answers(folder, card, "fp32", pixels), len(held_back))
 
 
 def _export_smaller(scheme: str, folder: Path, card: dict, dataset: Dataset, judged: Judged, how: Preprocessing, gate_of: Gate) -> list[str]:
@@ -224,11 +231,11 @@ def _export_smaller(scheme: str, folder: Path, card: dict, dataset: Dataset, jud
     if why:
         return _refuse(path, scheme, card, {"proof": proof, "made": made}, f"since it is none: {why}")
     try:
-        _answers(folder, card, scheme, _hostile_pixels(how))  # fp16 overflows where photos don't take it
+        _answers(folder, card, scheme, _hostile_pixels(how))
         answers = _answers(folder, card, scheme, pixels)
     except Failure as error:
         return _refuse(path, scheme, card, {"made": made, "proof": proof}, str(error))
-    verdict = gate(judged.reference, answers, judged.labels, gate_of.max_drop, judged.levels, judged.listings)
+    verdict = gate(judged.reference, answers, judged.labels, gate_of.max_drop, judged.levels, judged.listings) | {"n_there": judged.n_there}
     print(f"{scheme}: {verdict['drop_points']:+.2f} points lost on {verdict['n']} validation images (95 % interval "
           f"{verdict['interval'][0]:+.2f} to {verdict['interval'][1]:+.2f}), agreement {verdict['agreement']:.1%}: {tell_verdict(verdict)}")  # fmt: skip
     if is_refused(verdict, gate_of.strict):
@@ -243,6 +250,16 @@ def _export_smaller(scheme: str, folder: Path, card: dict, dataset: Dataset, jud
     if speed["interval"][0] <= 1:
         card["schemes"][scheme]["warning"] = tell_speed(speed)
     return []
+
+
+def _compare_embeddings(folder: Path, card: dict, images: np.ndarray) -> None:
+    """Note in the card how far each smaller scheme turns the embeddings of the stored images away from fp32's."""
+    if not (smaller := [scheme for scheme in card["schemes"] if scheme != "fp32"]):
+        return
+    reference = _open(folder, card, "fp32").embed(images)
+    for scheme in smaller:
+        found = card["schemes"][scheme]["embedding_cosine"] = embedding_cosine(reference, _open(folder, card, scheme).embed(images))
+        print(f"{scheme}: the cosine of embeddings with fp32's is {found['median']:.4f} in the median of {found['n']} images, at least {found['least']:.4f}")
 
 
 def _refuse(path: Path, scheme: str, card: dict, found: dict, why: str) -> list[str]:
@@ -270,11 +287,16 @@ def _make_int8(fp32: Path, int8: Path, dataset: Dataset, card: dict, how: Prepro
     return made, proof, why_not_int8(proof, made["convolutions_in_float"])
 
 
-def _make_fp16(fp32: Path, fp16: Path, *_) -> tuple[dict, dict, str]:
+def _make_fp16(fp32: Path, fp16: Path, dataset: Dataset, card: dict, how: Preprocessing, judged: Judged) -> tuple[dict, dict, str]:
     """Write fp16; return how it was made, the proof, and why it is none, or ""."""
     made = halve(fp32, fp16)
     share = fp16.stat().st_size / fp32.stat().st_size
-    return made, {"size_of_fp32": round(share, 3)}, "" if share < 0.6 else f"it has {share:.0%} of the bytes of fp32"
+    # A processor computes the file in float32, so that what overflows on a GPU would not show in its answers.
+    largest = largest_activation(load_fp32(fp32), np.concatenate([judged.pixels[:N_COMPARED], _hostile_pixels(how)]))
+    proof = {"size_of_fp32": round(share, 3), "largest_activation": largest}
+    if largest > MOST_IN_FP16:
+        return made, proof, f"an activation of fp32 reaches {largest:,.0f}, and 16 bits hold {MOST_IN_FP16:,.0f}"
+    return made, proof, "" if share < 0.6 else f"it has {share:.0%} of the bytes of fp32"
 
 
 MAKERS = {"fp16": _make_fp16, "int8": _make_int8}  # of the schemes that are judged against fp32, in the order in which they are made
@@ -285,10 +307,9 @@ def _hostile_pixels(how: Preprocessing) -> np.ndarray:
     return np.concatenate([hostile_images(how.resolution_px), [decode_image(data, how) for data in hostile_files()]])
 
 
-def _shrink(data: bytes, px: int) -> bytes:
+def _stored(data: bytes, px: int) -> bytes:
+    """Return an image as a bundle stores it: an upright JPEG of at most px x px, without what a seller's camera wrote into it, such as where it was."""
     image = decode_rgb(data)
-    if max(image.size) <= px:
-        return data
     image.thumbnail((px, px), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=90)

@@ -6,7 +6,8 @@ from pathlib import Path
 import onnx
 
 from export.blocks import before_first_convolution, count_convolutions
-from export.quantize import load_fp32, weight_bits, write_int8
+from export.quantize import load_fp32, write_int8
+from export.runtime import weight_bits
 from family.machine import cpu_flags
 
 _GATES = ("Sigmoid", "HardSigmoid")
@@ -49,6 +50,9 @@ def tensor_ranges(model: onnx.ModelProto, ranges: dict[str, list[float]]) -> dic
             found[output] = tuple(ranges[f"{layer}/linear"])
         elif layer in ranges:
             found[output] = tuple(ranges[layer])
+    for node in model.graph.node:  # the largest of some values lies where they lie
+        if node.op_type == "MaxPool" and node.input[0] in found:
+            found.setdefault(node.output[0], found[node.input[0]])
     for node in model.graph.node:  # a range that learned may pass the bound of its rectifier by rounding, which would have to stay in the file then
         if node.op_type in ("Clip", "Relu") and node.output[0] in found:
             bounds = [float(stored[name]) for name in node.input[1:] if name in stored] or [0.0]

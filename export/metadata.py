@@ -1,6 +1,6 @@
 """What an ONNX file says of itself: labels, tree, preprocessing and card in its metadata, so that a file on its own can be told and asked. No TensorFlow.
 
-Nothing in it depends on when or where the file was made: of the same weights, the same file.
+Nothing in it depends on when or where the file was made: of the same weights, the same fp32 and fp16 file. Which int8 file is chosen depends on times.
 """
 
 import json

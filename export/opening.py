@@ -35,7 +35,7 @@ class Model:
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add the options that apply wherever a bundle is read."""
-    parser.add_argument("--scheme", help="fp32 or int8 (default: what `pick` chose, else fp32)")
+    parser.add_argument("--scheme", help="fp32, fp16 or int8 (default: what `pick` chose, else fp32)")
     parser.add_argument("--provider", help="auto, cpu, cuda or tensorrt (default: what `pick` chose, else auto)")
     parser.add_argument("--threads", type=int, help="of the model (default: what `pick` chose, else all cores)")
 

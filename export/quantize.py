@@ -1,6 +1,5 @@
 """Smaller files: int8, with the ranges and the nodes in float that are given, and fp16. No TensorFlow."""
 
-import platform
 import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ Ranges = dict[str, tuple[float, float]]  # of activations, by the ONNX tensor's 
 # Swish is Sigmoid and Mul: left in float they split the graph into islands. Softmax stays float.
 OPERATORS = ("Conv", "Gemm", "MatMul", "Mul", "Sigmoid", "Add", "GlobalAveragePool", "Transpose", "Squeeze", "Clip", "Relu")
 KEPT_IN_FP32 = ("Softmax",)  # of fp16
+MOST_IN_FP16 = float(np.finfo(np.float16).max)
 
 
 def load_fp32(path: Path) -> onnx.ModelProto:
@@ -39,7 +39,7 @@ def write_int8(
         kept_in_float: names of nodes.
         form: "QDQ", marks around float operators, which any runtime reads, or "QOperator", int8 operators, most of them ONNX Runtime's own: the same
             answers from a smaller file.
-        n_weight_bits: 8, or 7 where two products of 8 bits overflow, see `weight_bits`.
+        n_weight_bits: 8, or 7 where two products of 8 bits overflow, see `runtime.weight_bits`.
         means: float [n_channels] of activations, by which biases are corrected for the rounding of weights; of none, none is.
 
     Raises:
@@ -64,20 +64,6 @@ def _fuse(marked: onnx.ModelProto) -> onnx.ModelProto:
     del fused.opset_import[:]
     fused.opset_import.extend(used)
     return fused
-
-
-def weight_bits(flags: Collection[str], architecture: str | None = None) -> tuple[int, str]:
-    """Return how many bits of a weight are used on a processor with these features, and why.
-
-    Source: ONNX Runtime, "Quantize ONNX models", on U8S8 and `reduce_range`: without VNNI, x86 adds products of uint8 and int8 two at a time in 16 bits.
-    """
-    architecture = architecture or platform.machine()
-    vnni = sorted(flag for flag in flags if flag in ("avx512_vnni", "avx_vnni"))
-    if vnni:
-        return 8, f"the processor has {vnni[0]}, which adds products of uint8 and int8 in 32 bits"
-    if architecture.lower().startswith(("arm", "aarch64")):
-        return 8, f"{architecture} adds products of uint8 and int8 without saturation"
-    return 7, f"{architecture} without VNNI adds two products of uint8 and int8 in 16 bits, which saturate where weights have 8"
 
 
 def halve(fp32: Path, fp16: Path) -> dict:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from export.verify import n_to_pass
 from family.data.dataset import Dataset, Rows, open_dataset
 from family.data.order import choose_balanced
 from family.data.splits import HELD_BACK
@@ -15,6 +16,7 @@ from family.errors import UserError
 N_CALIBRATION = 128
 N_RANKED_ON = 128
 N_SAMPLED_FROM = 5000  # validation images, of which a bundle stores some
+N_JUDGED_ON = 5000  # validation images, where there are as many, and a scheme that loses nothing needs no more
 
 
 def calibration_rows(dataset: Dataset, card: dict) -> tuple[Rows, Rows]:
@@ -32,16 +34,25 @@ def calibration_rows(dataset: Dataset, card: dict) -> tuple[Rows, Rows]:
     return train.take(chosen[~ranked_on]), train.take(chosen[ranked_on])
 
 
-def held_back_rows(dataset: Dataset, card: dict, at_most: int = N_SAMPLED_FROM) -> Rows:
-    """Return validation rows, drawn with a seed where there are more.
+def held_back_rows(dataset: Dataset, card: dict) -> Rows:
+    """Return all validation rows.
 
     Test rows are never touched here, and training rows would flatter what was calibrated on them.
     """
     try:
-        rows = dataset.rows("val", dataset.scope_of(card))
+        return dataset.rows("val", dataset.scope_of(card))
     except UserError as error:
         raise UserError(f"{error}; an export is judged on validation rows") from error
+
+
+def draw(rows: Rows, at_most: int) -> Rows:
+    """Return so many of the rows, drawn with a seed, or all."""
     return rows.take(np.sort(np.random.default_rng(0).permutation(len(rows))[:at_most]))
+
+
+def n_to_judge_on(labels: np.ndarray, max_drop_points: float) -> int:
+    """Return how many of these validation rows a scheme is judged on: N_JUDGED_ON, or as many as one needs to pass that loses nothing, where there are."""
+    return max(N_JUDGED_ON, n_to_pass(labels, max_drop_points) or 0)
 
 
 def check_calibration(dataset: Dataset, card: dict) -> str:

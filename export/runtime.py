@@ -4,8 +4,10 @@ import collections
 import json
 import math
 import os
+import platform
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +16,7 @@ import onnxruntime as ort
 from export.bundle import Bundle
 from family.data.images import decode_image
 from family.errors import Failure, UserError, first_line, unknown_name
-from family.machine import n_cores
+from family.machine import cpu_flags, n_cores
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
@@ -62,6 +64,10 @@ class Predictor:
                 f"the provider {settings.provider!r} was asked for and {self.provider!r} runs; is there such a device, with its libraries?"
             )
 
+        if self.provider == "cpu" and (why := _saturates(bundle.schemes[settings.scheme])):
+            print(f"warning: {path} may answer otherwise here than where it was made, and was not judged so: {why}; export the run on such a machine, or "
+                  f"see what `family verify {bundle.folder}` says", file=sys.stderr)  # fmt: skip
+
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Return float32 [n, n_classes] probabilities of uint8 [n, px, px, 3] RGB images.
 
@@ -76,7 +82,7 @@ class Predictor:
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Return float32 [n, d] embeddings of uint8 [n, px, px, 3] RGB images."""
-        return self.session.run(["embedding"], {"image": images})[0]
+        return np.concatenate([self.session.run(["embedding"], {"image": part})[0] for part in in_parts(images)])
 
     def decode(self, data: bytes) -> np.ndarray:
         """Return uint8 [1, px, px, 3] of encoded bytes, as the model wants it."""
@@ -85,6 +91,27 @@ class Predictor:
     def predict_bytes(self, data: bytes) -> np.ndarray:
         """Return float32 [n_classes] probabilities of one encoded image: what a request costs."""
         return self.predict(self.decode(data))[0]
+
+
+def weight_bits(flags: Collection[str], architecture: str | None = None) -> tuple[int, str]:
+    """Return how many bits of a weight are used on a processor with these features, and why.
+
+    Source: ONNX Runtime, "Quantize ONNX models", on U8S8 and `reduce_range`: without VNNI, x86 adds products of uint8 and int8 two at a time in 16 bits.
+    """
+    architecture = architecture or platform.machine()
+    vnni = sorted(flag for flag in flags if flag in ("avx512_vnni", "avx_vnni"))
+    if vnni:
+        return 8, f"the processor has {vnni[0]}, which adds products of uint8 and int8 in 32 bits"
+    if architecture.lower().startswith(("arm", "aarch64")):
+        return 8, f"{architecture} adds products of uint8 and int8 without saturation"
+    return 7, f"{architecture} without VNNI adds two products of uint8 and int8 in 16 bits, which saturate where weights have 8"
+
+
+def _saturates(entry: dict) -> str:
+    """Return why this processor can't add what a file multiplies, or ""."""
+    made = entry.get("made")
+    bits, why = weight_bits(cpu_flags())
+    return f"its weights have 8 bits, and {why}" if isinstance(made, dict) and made.get("weight_bits") == 8 > bits else ""
 
 
 def _check_shapes(session: ort.InferenceSession, card: dict, path: os.PathLike) -> None:

@@ -9,8 +9,9 @@ import tf_keras
 from google.protobuf import message
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
+from export.exact import full_float32
 from export.runtime import part_size
-from export.verify import MAX_DP, MAX_DP_FUSED
+from export.verify import FUSED, MAX_DE, MAX_DP, MAX_DP_FUSED, Answers, differences
 from family.data.images import Preprocessing
 from family.errors import UserError
 
@@ -18,8 +19,8 @@ VERSION = "1"  # Serving loads the highest number below `saved_model`
 FEATURE = "image/encoded"  # of a tf.Example
 PIXELS, ENCODED, EXAMPLES = "serving_default", "encoded", "examples"
 AGREEMENT = 0.98  # of encoded images: TensorFlow resizes to other pixels by up to 1/255
-# What TensorFlow's own decoder leaves undone, and the bundle's does.
-UNLIKE = "encoded images are not turned by their EXIF orientation, and transparency is dropped, not laid over white"
+# What TensorFlow's own decoder leaves undone, and the bundle's does. Stored images have none of it, so the agreement that is told leaves it out.
+UNLIKE = "encoded images are JPEG, PNG, GIF or BMP; they are not turned by their EXIF orientation, and transparency is dropped, not laid over white"
 
 # What the signatures compute with, of all members and all ways to resize, and what there is beside them.
 OPERATORS = {
@@ -164,6 +165,8 @@ def why_unlike(found: dict) -> str:
     wrong = []
     if not found["max_dp"] <= MAX_DP_FUSED:
         wrong.append(f"max |dp| {found['max_dp']:.1e} from pixels (allowed {MAX_DP_FUSED:.0e})")
+    if not found["max_de"] <= FUSED * MAX_DE:
+        wrong.append(f"embeddings from pixels differ by {found['max_de']:.1e} of their largest value (allowed {FUSED * MAX_DE:.0e})")
     if found["encoded_agreement"] < AGREEMENT:
         wrong.append(f"{found['encoded_agreement']:.1%} of encoded images have the same best category (at least {AGREEMENT:.0%})")
     if not found["examples_max_dp"] <= MAX_DP:
@@ -171,26 +174,35 @@ def why_unlike(found: dict) -> str:
     return ", ".join(wrong)
 
 
-def compare(folder: Path, images: list[bytes], pixels: np.ndarray, answers: np.ndarray) -> dict:
+def compare(folder: Path, images: list[bytes], pixels: np.ndarray, answers: Answers) -> dict:
     """Compare a SavedModel with the bundle's answers.
 
     Args:
         images, pixels: encoded images, and uint8 [n, px, px, 3] of them as the bundle decodes them.
-        answers: float32 [n, n_classes] of the bundle.
+        answers: the bundle's.
 
     Returns:
-        {"n", "max_dp" of the pixels' signature, "encoded_agreement", "encoded_max_dp", "examples_max_dp" against the encoded ones}
+        {"n", "max_dp" and "max_de" of the pixels' signature (as `verify.compare` has them), "encoded_agreement", "encoded_max_dp", "examples_max_dp"
+        against the encoded ones}
     """
-    signatures, batch = read_saved_model(folder), part_size(pixels.shape[1])
+    with full_float32():
+        return _compare(read_saved_model(folder), images, pixels, answers)
 
-    def answer(name: str, values) -> np.ndarray:
-        return np.concatenate([signatures[name](values[k : k + batch])["probabilities"] for k in range(0, len(values), batch)])
 
-    encoded = answer(ENCODED, images)
+def _compare(signatures: dict[str, Callable], images: list[bytes], pixels: np.ndarray, answers: Answers) -> dict:
+    batch = part_size(pixels.shape[1])
+
+    def answer(name: str, values) -> Answers:
+        parts = [signatures[name](values[k : k + batch]) for k in range(0, len(values), batch)]
+        return tuple(np.concatenate([part[output] for part in parts]) for output in ("probabilities", "embedding"))
+
+    dp, de = differences(answers, answer(PIXELS, pixels))
+    encoded, examples = answer(ENCODED, images)[0], answer(EXAMPLES, [make_example(data) for data in images])[0]
     return {
         "n": len(images),
-        "max_dp": float(np.abs(answer(PIXELS, pixels) - answers).max()),
-        "encoded_agreement": float((encoded.argmax(1) == answers.argmax(1)).mean()),
-        "encoded_max_dp": float(np.abs(encoded - answers).max()),
-        "examples_max_dp": float(np.abs(answer(EXAMPLES, [make_example(data) for data in images]) - encoded).max()),
+        "max_dp": float(dp.max()),
+        "max_de": float(de.max()),
+        "encoded_agreement": float((encoded.argmax(1) == answers[0].argmax(1)).mean()),
+        "encoded_max_dp": float(np.abs(encoded - answers[0]).max()),
+        "examples_max_dp": float(np.abs(examples - encoded).max()),
     }

@@ -16,8 +16,8 @@ import onnx
 from export.blocks import before_first_convolution, count_convolutions, find_blocks
 from export.calibrate import N_BINS, RANGES, collect, memory_mb
 from export.proof import MOST_IN_FLOAT
-from export.quantize import OPERATORS, Ranges, load_fp32, weight_bits, write_int8
-from export.runtime import Settings, in_parts, open_session
+from export.quantize import OPERATORS, Ranges, load_fp32, write_int8
+from export.runtime import Settings, in_parts, open_session, weight_bits
 from export.speed import compare_speed
 from family.evaluation.metrics import micro_macro
 from family.machine import cpu_flags

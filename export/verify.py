@@ -1,5 +1,6 @@
 """Proofs that an export gives the same answers: parity with its source, and the accuracy gate of a scheme. No TensorFlow."""
 
+import bisect
 import io
 import math
 
@@ -14,6 +15,7 @@ MAX_DP, MAX_DE = 1e-5, 1e-4  # of the graph as it is written: of a probability, 
 # images, max |dp| is 9e-7 unfused, 1.5e-5 fused; with the sigmoid written as 1 / (1 + exp(-x)), which is not fused, 9e-7 again.
 FUSED = 10
 MAX_DP_FUSED = FUSED * MAX_DP
+ROOM = 0.9  # of what may be lost, that the interval of a scheme may take that loses nothing: rows are drawn, and some differ
 Answers = tuple[np.ndarray, np.ndarray]  # probabilities [n, n_classes], embeddings [n, d]
 
 
@@ -72,6 +74,18 @@ def compare(source: Answers, exported: Answers) -> dict:
         {"n", "max_dp", "max_de", "agreement"}; `max_de` is the largest share of `differences`.
     """
     return {**parity(source[0], exported[0]), "max_de": float(differences(source, exported)[1].max())}
+
+
+def embedding_cosine(source: np.ndarray, scheme: np.ndarray) -> dict:
+    """Compare embeddings [n, d] of the same images as a search does: by the cosine between the two of each image.
+
+    Returns:
+        {"n", "median", "least"}
+    """
+    source, scheme = source.astype(float), scheme.astype(float)
+    sizes = np.linalg.norm(source, axis=1) * np.linalg.norm(scheme, axis=1)
+    found = (source * scheme).sum(axis=1) / np.maximum(sizes, np.finfo(float).tiny)
+    return {"n": len(found), "median": float(np.median(found)), "least": float(found.min())}
 
 
 def parity_holds(found: dict, times: float = 1) -> bool:
@@ -152,7 +166,8 @@ def tell_verdict(found: dict) -> str:
         return told
     if found["needs_rows"] > MOST_ROWS:
         return f"{told}: too near what may be lost for validation images to decide"
-    return f"{told}; about {found['needs_rows']:,} validation images would decide, there are {found['n']:,}"
+    told += f"; judged on {found['n']:,} validation images, about {found['needs_rows']:,} would decide"
+    return f"{told}: --judge-on {found['needs_rows']}" if found["needs_rows"] <= found.get("n_there", 0) else told
 
 
 def _loss(drop: float, interval: tuple[float, float]) -> dict:
@@ -162,6 +177,21 @@ def _loss(drop: float, interval: tuple[float, float]) -> dict:
 def _least_half(sizes: np.ndarray) -> float:
     """Return half the interval, in points, of categories of so many rows where none differs."""
     return 100 * Z_95 * float(np.sqrt((1 / (sizes + 2.0) ** 2).sum())) / len(sizes)
+
+
+def n_to_pass(labels: np.ndarray, max_drop_points: float) -> int | None:
+    """Return about how many rows of the same categories a scheme passes on whose answers are fp32's; None where all of these are too few.
+
+    Args:
+        labels: int [n], classes.
+    """
+    counts = np.bincount(labels)
+    counts = counts[counts > 0]
+
+    def passes(n: int) -> bool:
+        return _least_half(counts * (n / len(labels))) <= ROOM * max_drop_points
+
+    return bisect.bisect_left(range(len(labels)), True, key=passes) if passes(len(labels)) else None
 
 
 def _rows_to_decide(loss: dict, n_differing: int, least_half: float, n: int, max_drop_points: float) -> int:

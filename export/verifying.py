@@ -15,6 +15,7 @@ from family.progress import next_command
 
 AGREEMENT = 0.99  # of the best classes on the stored inputs
 TYPICAL_DP = 0.05  # of the median over stored inputs of max |dp|, where other kernels may round otherwise: smaller schemes, and any on a GPU
+TYPICAL_DC = 0.01  # of the median cosine of embeddings with fp32's, where other kernels may round otherwise
 MARKS = {True: "ok   ", False: "WRONG", None: "     "}
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")  # ONNX Runtime's own operators; another one would be somebody's library
 
@@ -64,6 +65,7 @@ def verify(folder: Path, only: str | None = None, provider: str = "auto", thread
     )
     files = list(_files(folder, card))
     yield from files
+    sound = []  # schemes whose graphs may be opened
     for scheme in bundle.schemes:
         try:
             path = bundle.model_path(scheme)
@@ -77,16 +79,20 @@ def verify(folder: Path, only: str | None = None, provider: str = "auto", thread
         if checks[0]["holds"] is False:
             yield _check(f"{scheme} answers", False, "not asked for: such a graph is not opened")
             continue
+        sound.append(scheme)
         yield from _proof(path, scheme, card)
         for claim, where in (("parity", "the run"), ("gate", "the validation images"), ("speed", "the machine that exported it")):
             if claim in bundle.schemes[scheme]:
                 yield _unknown(f"{scheme} {claim}", f"it takes {where}")
         if only in (None, scheme):
             yield from _answers(bundle, scheme, provider, threads)
+    for scheme in sound:
+        if only in (None, scheme) and "embedding_cosine" in bundle.schemes[scheme]:
+            yield _embeddings(bundle, scheme, sound)
     if "saved_model" in card:
         wrong = {check["what"] for check in files if check["holds"] is False}
         unlike = wrong | {name for name in _there(folder) if name not in card.get("files", {})}
-        yield from _saved_model(bundle, sorted(name for name in unlike if name.startswith("saved_model/")))
+        yield from _saved_model(bundle, sorted(name for name in unlike if name.startswith("saved_model/")), sound)
 
 
 def _has_tree(card: dict) -> bool:
@@ -219,26 +225,31 @@ def _shape(value) -> tuple[str, tuple]:
     return onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name, dims
 
 
-def _saved_model(bundle, unlike: list[str]) -> Iterator[dict]:
+def _saved_model(bundle, unlike: list[str], sound: list[str]) -> Iterator[dict]:
     """Check that the SavedModel answers as fp32 did, where TensorFlow is; `unlike` are its files that are not the card's."""
     if unlike:
         yield _check("saved_model answers", False, f"not asked for: {', '.join(unlike[:3])}: not as the card says, so it is not loaded")
-    elif "fp32" not in bundle.schemes:
-        yield _unknown("saved_model answers", "the bundle has no fp32 to hold it against")
+    elif "fp32" not in sound:
+        yield _unknown("saved_model answers", "the bundle has no fp32 that it can be held against")
     elif importlib.util.find_spec("tensorflow") is None or importlib.util.find_spec("tf_keras") is None:
         yield _unknown("saved_model answers", "TensorFlow is not installed here")
     else:
-        from export.savedmodel import VERSION, compare, why_unlike
+        from export.runtime import Predictor, Settings
+        from export.savedmodel import VERSION, check_saved_model, compare, why_unlike
 
+        place = bundle.folder / "saved_model" / VERSION
         try:
+            check_saved_model(place)
             images, stored = bundle.samples("fp32")
             pixels = np.stack([decode_image(data, bundle.preprocessing) for data in images])
-            found = compare(bundle.folder / "saved_model" / VERSION, images, pixels, stored)
+            embeddings = Predictor(bundle, Settings("fp32", "cpu")).embed(pixels)
+            found = compare(place, images, pixels, (stored, embeddings))
         except Exception as error:  # whatever keeps it from answering, it is not what the card claims
             yield _check("saved_model answers", False, f"it can't be run: {first_line(error)}")
             return
         why = why_unlike(found)
-        yield _check("saved_model answers", not why, why or f"max |dp| {found['max_dp']:.1e} from fp32's stored ones, on {found['n']} images")
+        yield _check("saved_model answers", not why, why or f"max |dp| {found['max_dp']:.1e} from fp32's stored ones, max |de| {found['max_de']:.1e} of "
+                     f"|e| from its embeddings here, on {found['n']} images")  # fmt: skip
 
 
 def _answers(bundle, scheme: str, provider: str, threads: int) -> Iterator[dict]:
@@ -266,6 +277,23 @@ def _answers(bundle, scheme: str, provider: str, threads: int) -> Iterator[dict]
     told = (f"{agreement:.1%} of {len(images)} stored inputs have the stored best category (at least {AGREEMENT:.0%}), {what} {found:.1e} (at most "
             f"{allowed:.0e}), on {predictor.provider}")  # fmt: skip
     yield _check(f"{scheme} answers", bool(agreement >= AGREEMENT and found <= allowed), told)
+
+
+def _embeddings(bundle, scheme: str, sound: list[str]) -> dict:
+    """Check that a smaller scheme turns embeddings no further away from fp32's than it did when it was exported."""
+    from export.runtime import Predictor, Settings
+    from export.verify import embedding_cosine
+
+    if "fp32" not in sound:
+        return _unknown(f"{scheme} embeddings", "the bundle has no fp32 that they can be held against")
+    try:
+        claimed = float(bundle.schemes[scheme]["embedding_cosine"]["median"])
+        pixels = np.stack([decode_image(data, bundle.preprocessing) for data in bundle.samples(scheme)[0]])
+        found = embedding_cosine(*(Predictor(bundle, Settings(name, "cpu")).embed(pixels) for name in ("fp32", scheme)))["median"]
+    except Exception as error:  # whatever keeps them from being compared, it is not what the card claims
+        return _check(f"{scheme} embeddings", False, f"they can't be compared: {first_line(error)}")
+    told = f"their cosine with fp32's is {found:.4f} in the median, the card says {claimed:.4f} (at most {TYPICAL_DC} less)"
+    return _check(f"{scheme} embeddings", found >= claimed - TYPICAL_DC, told)
 
 
 def _check(what: str, holds: bool, told: str) -> dict:

@@ -9,7 +9,7 @@ from family.outputs import read_json, write_json
 SCHEMA = 1
 FILE = "card.json"
 SCHEMES = {
-    "fp32": "as trained; on photos within 1e-5 of the run",
+    "fp32": "as trained; probabilities within 1e-5 of the run's",
     "fp16": "half the bytes, for GPUs (a CPU computes it in fp32); gated on accuracy",
     "int8": "static, U8 activations, S8 weights per channel, ranges searched, gated on accuracy",
 }

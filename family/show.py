@@ -90,7 +90,7 @@ def _verdict(gate: dict | None) -> str:
         return ""
     needs = f" by {gate['decided_by']}" if gate.get("decided_by") else ""
     if gate.get("needs_rows", MOST_ROWS + 1) <= MOST_ROWS:
-        needs += f", about {gate['needs_rows']:,} validation images would decide, there were {gate['n']:,}"
+        needs += f", about {gate['needs_rows']:,} validation images would decide, it was judged on {gate['n']:,}"
     return f", {gate['drop_points']:+.2f} points lost: {gate['verdict']}{needs}"
 
 

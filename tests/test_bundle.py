@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from export.bundle import card_ontology, open_bundle, sha256_of
+from export.bundle import SAMPLES, card_ontology, open_bundle, sha256_of, write_samples
 from family.cli import main
 from family.data.images import decode_image
 from family.data.ontology import from_leaves
@@ -59,6 +59,27 @@ def test_the_stored_inputs_get_their_answers_again(whole):
     images, answers = bundle.samples("fp32")
     predictor = Predictor(bundle, Settings())
     assert np.stack([predictor.predict_bytes(data) for data in images]) == pytest.approx(answers, abs=1e-5)
+
+
+def test_stored_inputs_that_are_not_the_cards_prove_nothing(bundle):
+    card = read_json(bundle / "card.json")
+    write_json(bundle / "card.json", card | {"files": {SAMPLES: sha256_of(bundle / SAMPLES)}})
+    images, answers = open_bundle(bundle).samples("fp32")
+    write_samples(bundle, images[:2], {"fp32": answers[:2]})
+    with pytest.raises(UserError, match="is not the file of the card"):
+        open_bundle(bundle).samples("fp32")
+
+
+@pytest.mark.parametrize(("flags", "bits", "warned"), [({"avx2"}, 8, True), ({"avx2"}, 7, False), ({"avx512_vnni"}, 8, False), ({"avx2"}, None, False)])
+def test_weights_that_this_processor_can_not_add_are_told(bundle, monkeypatch, capsys, flags, bits, warned):
+    monkeypatch.setattr("export.runtime.cpu_flags", lambda: flags)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    card = read_json(bundle / "card.json")
+    if bits:
+        card["schemes"]["fp32"]["made"] = {"weight_bits": bits}
+    write_json(bundle / "card.json", card)
+    Predictor(open_bundle(bundle), Settings())
+    assert ("its weights have 8 bits, and x86_64 without VNNI" in capsys.readouterr().err) == warned
 
 
 def test_the_tree_of_a_card_has_its_inner_ids(whole):

@@ -118,6 +118,8 @@ def small_network(activation: str) -> tf_keras.Model:
     gate = layers.Conv2D(8, 1, activation="sigmoid", name="block1a_se_expand")(gate)
     x = conv(layers.Multiply(name="block1a_se_excite")([x, gate]), "block1a_project", 8, 1)
     x = layers.Add(name="block1a_add")([RowDropout(0.2, name="block1a_drop")(x), shortcut])
+    x = layers.Concatenate(name="mixed")([x, layers.MaxPooling2D(3, strides=1, padding="same", name="mixed_pool")(x)])
+    x = layers.MaxPooling2D(2, name="pool")(x)
     embedding = layers.GlobalAveragePooling2D(name="embedding")(layers.Activation(activation, name="top_activation")(conv(x, "top", 32, 1)))
     logits = layers.Dense(5, name="logits", bias_initializer="random_normal")(embedding)
     model = tf_keras.Model(image, layers.Softmax(name="probabilities")(logits))

@@ -1,7 +1,11 @@
 """An fp32 file whose weights are not the run's, by ever so little, is not exported."""
 
+import io
+import shutil
+
 import numpy as np
 import pytest
+from PIL import Image
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
@@ -151,7 +155,7 @@ def test_what_can_not_be_made_leaves_the_rest_of_the_bundle(tmp_path, monkeypatc
 
     monkeypatch.setitem(exporting.MAKERS, "int8", breaks)
     card = {"schemes": {"fp32": {}}}
-    judged = exporting.Judged(IMAGES, np.zeros(len(IMAGES), int), np.arange(len(IMAGES)), [], np.zeros((len(IMAGES), 3), np.float32))
+    judged = exporting.Judged(IMAGES, np.zeros(len(IMAGES), int), np.arange(len(IMAGES)), [], np.zeros((len(IMAGES), 3), np.float32), 9)
     (said,) = exporting._export_smaller("int8", tmp_path, card, None, judged, None, exporting.Gate(0.5, False, 10))
     assert said == "int8 is refused: it can't be made: it broke" and not list(tmp_path.iterdir())
     assert card == {"schemes": {"fp32": {}}, "refused": {"int8": {"why": "it can't be made: it broke"}}}
@@ -172,8 +176,30 @@ def smaller(tmp_path, write_bundle, monkeypatch, why="", ratio=2.0):
     monkeypatch.setattr(exporting, "compare_speed", lambda *_: found)
     reference = exporting._answers(folder, card, "fp32", IMAGES)
     levels = [(np.arange(3), 3)]
-    judged = exporting.Judged(IMAGES, reference.argmax(1), np.arange(len(IMAGES)), levels, reference)
+    judged = exporting.Judged(IMAGES, reference.argmax(1), np.arange(len(IMAGES)), levels, reference, 9)
     return exporting._export_smaller("int8", folder, card, None, judged, Preprocessing(PX), exporting.Gate(0.5, False, 50)), card, folder
+
+
+@pytest.mark.parametrize("by", [1, 1e4, np.inf])
+def test_fp16_that_a_gpu_would_overflow_is_none_though_a_processor_answers(run, tmp_path, by):
+    for name in ("fp32", "fp16"):
+        shutil.copy(run[0], tmp_path / f"{name}.onnx")
+    scale_stored(tmp_path / "fp32.onnx", "w0", by)
+    judged = exporting.Judged(IMAGES, np.zeros(len(IMAGES), int), np.arange(len(IMAGES)), [], np.zeros((len(IMAGES), 3), np.float32), 9)
+    _, proof, why = exporting._make_fp16(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx", None, {}, Preprocessing(PX), judged)
+    assert ("16 bits hold 65,504" in why) == (by > 1) == (proof["largest_activation"] > 65504), why
+
+
+def test_what_is_stored_is_small_and_upright_and_says_nothing_of_where_it_was_taken():
+    told, image = Image.Exif(), Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 40, 3), np.uint8))
+    told[0x0112], told[0x010F] = 6, "a camera"
+    told.get_ifd(0x8825)[1] = "N"
+    for kind in ("JPEG", "WEBP"):
+        buffer = io.BytesIO()
+        image.save(buffer, kind, exif=told)
+        for px in (100, 30):
+            stored = Image.open(io.BytesIO(exporting._stored(buffer.getvalue(), px)))
+            assert stored.format == "JPEG" and not stored.getexif() and stored.size == ((20, 40) if px == 100 else (15, 30))
 
 
 def test_a_file_that_is_called_int8_and_is_none_is_not_in_the_bundle(tmp_path, write_bundle, monkeypatch):

@@ -17,7 +17,8 @@ from export.blocks import before_first_convolution, count_convolutions, find_blo
 from export.calibrate import collect, min_max, percentile  # noqa: E402
 from export.proof import prove  # noqa: E402
 from export.qdq import _corrected  # noqa: E402
-from export.quantize import OPERATORS, load_fp32, weight_bits, write_int8  # noqa: E402
+from export.quantize import OPERATORS, load_fp32, write_int8  # noqa: E402
+from export.runtime import weight_bits  # noqa: E402
 from family.errors import Failure  # noqa: E402
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 import tensorflow as tf  # noqa: E402
+import tf_keras  # noqa: E402
 from tensorflow.core.protobuf import saved_model_pb2  # noqa: E402
 
 from export.savedmodel import (  # noqa: E402
@@ -22,6 +23,7 @@ from export.savedmodel import (  # noqa: E402
     decode,
     make_example,
     read_saved_model,
+    why_unlike,
     write_saved_model,
 )
 from export.verifying import _saved_model  # noqa: E402
@@ -78,10 +80,13 @@ def test_the_three_signatures_give_the_models_answers(tmp_path, monkeypatch):
     # In a process of its own: threads are set before TensorFlow begins.
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=Path(__file__).parents[1])
     np.testing.assert_allclose(np.load(tmp_path / "served.npy"), wanted, atol=1e-5)
-    told = compare(tmp_path / "saved_model" / "1", PHOTOS, pixels, wanted)
-    assert told["max_dp"] <= 1e-5 and told["examples_max_dp"] <= 1e-6 and told["n"] == len(PHOTOS)
-    other = compare(tmp_path / "saved_model" / "1", PHOTOS, pixels, np.roll(wanted, 1, axis=1))
-    assert other["max_dp"] > 0.01 and other["encoded_agreement"] < 1
+    embeddings = tf_keras.Model(model.input, model.get_layer("embedding").output).predict(pixels.astype(np.float32), verbose=0)
+    told = compare(tmp_path / "saved_model" / "1", PHOTOS, pixels, (wanted, embeddings))
+    assert told["max_dp"] <= 1e-5 and told["max_de"] <= 1e-4 and told["examples_max_dp"] <= 1e-6 and told["n"] == len(PHOTOS)
+    other = compare(tmp_path / "saved_model" / "1", PHOTOS, pixels, (np.roll(wanted, 1, axis=1), embeddings))
+    assert other["max_dp"] > 0.01 and other["max_de"] == told["max_de"] and other["encoded_agreement"] < 1 and "from pixels (allowed" in why_unlike(other)
+    other = compare(tmp_path / "saved_model" / "1", PHOTOS, pixels, (wanted, np.roll(embeddings, 1, axis=1)))
+    assert other["max_de"] > 0.01 and "embeddings from pixels differ by" in why_unlike(other)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +123,7 @@ def test_a_saved_model_that_would_write_a_file_is_not_loaded(tmp_path, inside):
         def samples(self, scheme):
             return PHOTOS, np.zeros((len(PHOTOS), 2), np.float32)
 
-    (check,) = _saved_model(Bundle(), [])
+    (check,) = _saved_model(Bundle(), [], ["fp32"])
     assert check["holds"] is False and "WriteFile" in check["told"] and not (tmp_path / "written").exists()
 
 

@@ -8,7 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from export.verify import MAX_DP, gate, hostile_files, hostile_images, is_refused, parity, parity_holds, tell_verdict
+from export.rows import n_to_judge_on
+from export.verify import (
+    MAX_DP,
+    embedding_cosine,
+    gate,
+    hostile_files,
+    hostile_images,
+    is_refused,
+    n_to_pass,
+    parity,
+    parity_holds,
+    tell_verdict,
+)
 from family.cli import main
 from family.data.images import Preprocessing, decode_image
 
@@ -49,6 +61,21 @@ def test_a_nan_where_the_best_class_is_fails():
     broken[1, 1] = np.nan
     assert parity(p, broken)["agreement"] == 1 and not parity_holds(parity(p, broken))
     assert not parity_holds(parity(broken, broken))
+
+
+def test_embeddings_are_compared_by_their_cosine():
+    rng = np.random.default_rng(0)
+    source = rng.normal(size=(9, 4)).astype(np.float16)
+    found = embedding_cosine(source, 3 * source)
+    assert found["n"] == 9 and found["median"] == pytest.approx(1) and found["least"] == pytest.approx(1)
+    turned = source.copy()
+    turned[4] = -source[4]
+    turned[5] = 0
+    found = embedding_cosine(source, turned)
+    assert found["median"] == pytest.approx(1) and found["least"] == pytest.approx(-1)
+    assert embedding_cosine(source[5:6], turned[5:6])["least"] == 0
+    turned[0, 0] = np.nan
+    assert np.isnan(embedding_cosine(source, turned)["least"])
 
 
 def test_parity_is_of_the_worst_row_and_of_every_best_class():
@@ -181,6 +208,30 @@ def test_a_rare_category_asks_for_as_many_rows_as_hold_enough_of_it():
     labels = np.repeat([0, 1, 2, 3], [1333, 1331, 1331, 5])
     found = gate(one_hot(labels), one_hot(np.where(labels == 3, 0, labels)), labels, 2.0, TREE, np.arange(4000))
     assert found["verdict"] == "undecided" and found["needs_rows"] == 4800 and found["decided_by"] == "levels.2.macro"
+
+
+@pytest.mark.parametrize("n_categories", [200, 1000])
+def test_a_scheme_that_loses_nothing_passes_on_as_many_rows_as_are_said(n_categories):
+    """At 5,000, of one with many categories it would stay undecided whatever it answers."""
+    labels = np.random.default_rng(0).permutation(np.arange(30 * n_categories) % n_categories)
+    n = n_to_pass(labels, 0.5)
+    levels = [(np.arange(n_categories), n_categories)]
+
+    def verdict(n: int) -> dict:
+        p = np.eye(n_categories, dtype=np.float32)[labels[:n]]
+        return gate(p, p, labels[:n], 0.5, levels, np.arange(n)) | {"n_there": len(labels)}
+
+    assert verdict(n)["verdict"] == "pass" and n_to_judge_on(labels, 0.5) == max(5000, n)
+    few = verdict(n // 2)
+    assert few["verdict"] == "undecided" and f"judged on {n // 2:,} validation images, about" in tell_verdict(few)
+    assert tell_verdict(few).endswith(f"would decide: --judge-on {few['needs_rows']}")
+    assert tell_verdict(few | {"n_there": n // 2}).endswith("would decide")
+
+
+def test_where_all_rows_are_too_few_no_number_of_them_is_said():
+    labels = np.arange(2000) % 1000
+    assert n_to_pass(labels, 0.5) is None and n_to_judge_on(labels, 0.5) == 5000
+    assert n_to_pass(labels, 0) is None and n_to_pass(np.zeros(100, int), 50) <= 100
 
 
 def test_the_interval_covers_the_true_drop():

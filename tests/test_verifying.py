@@ -132,13 +132,13 @@ def rename_output(folder):
     seal(folder)
 
 
-def outside(folder):
+def outside(folder, scheme="fp16"):
     def change(model):
         model.opset_import.append(onnx.helper.make_opsetid("somebody.else", 1))
         name = model.graph.node[-1].output[0]
         model.graph.node.append(onnx.helper.make_node("Trick", [name], ["tricked"], domain="somebody.else"))
 
-    rewrite(folder, change)
+    rewrite(folder, change, scheme)
     seal(folder)
 
 
@@ -216,6 +216,26 @@ def sharpen(folder):
 
     rewrite(folder, change, "fp32")
     seal(folder)
+
+
+def claim_embeddings(folder):
+    card = read_json(folder / "card.json")
+    card["schemes"]["fp16"]["embedding_cosine"] = {"n": 4, "median": 1.0, "least": 1.0}
+    write_json(folder / "card.json", card)
+
+
+def turn_embeddings(folder):
+    """Turn those that are given away, and not those that are answered from."""
+
+    def change(model):
+        for node in model.graph.node:
+            for names in (node.input, node.output):
+                names[:] = ["inside" if name == "embedding" else name for name in names]
+        model.graph.node.append(onnx.helper.make_node("Neg", ["inside"], ["embedding"]))
+
+    rewrite(folder, change)
+    seal(folder)
+    claim_embeddings(folder)
 
 
 def other_labels_inside(folder):
@@ -299,6 +319,7 @@ def linked_saved_model(folder):
         (claim_int8, ["int8 proof"]),
         (claim_convolutions, ["int8 proof"]),
         (sharpen, ["fp32 answers"]),
+        (turn_embeddings, ["fp16 embeddings"]),
         (other_labels_inside, ["fp16 metadata"]),
         (no_digests, ["files"]),
         (claim_size, ["fp16 file"]),
@@ -330,6 +351,15 @@ def test_what_needs_the_run_or_its_images_is_said_not_to_be_recomputed(bundle, c
     assert (code, wrong) == (0, []) and main(["verify", str(bundle)]) == 0
     said = capsys.readouterr().out
     assert "fp16 gate: not recomputed: it takes the validation images" in said and "fp16 speed: not recomputed" in said and "fp32 gate" not in said
+
+
+def test_embeddings_are_held_against_fp32s_where_that_may_be_opened(bundle, capsys):
+    claim_embeddings(bundle)
+    assert main(["verify", str(bundle)]) == 0
+    assert "ok    fp16 embeddings: their cosine with fp32's is 1.0000 in the median, the card says 1.0000" in capsys.readouterr().out
+    outside(bundle, "fp32")
+    code, wrong, said = verified(bundle, capsys)
+    assert (code, wrong) == (1, ["fp32 graph", "fp32 answers"]) and "the bundle has no fp32 that they can be held against" in said
 
 
 def test_files_that_the_card_does_not_know_are_named(bundle, capsys):
