@@ -64,7 +64,7 @@ def test_what_an_export_refused_is_told():
     result = {"schema": 2, "machine": machine, "dataset": {"name": "d"}, "members": [{"name": "b0-128-general", "refused": "fail"}, told("v2-b0-128-general")]}
     page = render(result)
     assert "| b0-128-general | refused: fail |" in page
-    assert "| v2-b0-128-general | 89 | 2 | 0 | 3 | 0.20 | 7.0 (0.29) | 1.70 (1.60 to 1.80) | pass | 150 s, 2.8 GB |" in page
+    assert "| v2-b0-128-general | 89 | 2 | 0 | 3 | 0.20 | 7.0 (0.29) | 1.70 (1.60 to 1.80) | pass | 0.9981, 0.950 | 150 s, 2.8 GB |" in page
     assert "on Abacus with VNNI." in page and "on Abacus without VNNI. Verdicts are" in render({**result, "schema": 1, "machine": {**machine, "features": []}})
     assert "| v2-b0-128-general | micro | -0.10 (-0.30 to +0.10) |\n|  | macro |  |" in page
     assert "| chosen | percentile 99.99 | block1a | QDQ | 0.0031 | 99.2% | 7.0 | 1.00 | 95.0% | 92.0% |" in page
@@ -77,7 +77,7 @@ def told(name: str) -> dict:
         "name": name, "mb": {"fp32": 23.9, "int8": 7.03}, "made": {"n_candidates": 40, "n_ranked_on": 128},
         "proof": {"int8_convolutions": 89, "float_convolutions": 2, "batchnorms": 0, "transposes": 3, "float_weights_mb": 0.2},
         "speed": {"ratio": 1.7, "interval": [1.6, 1.8]}, "verdict": {"verdict": "pass"}, "candidates": [candidate],
-        "export_s": 150.0, "export_peak_memory_mb": 2867.0,
+        "embedding_cosine": {"n": 256, "median": 0.99812, "least": 0.95}, "export_s": 150.0, "export_peak_memory_mb": 2867.0,
         "loss": {"1": {"micro": {"points": -0.1, "interval": [-0.3, 0.1]}, "macro": None}},
     }  # fmt: skip
 

@@ -75,7 +75,7 @@ def member(work: Path, name: str, dataset: Dataset) -> dict:
         "name": card["name"],
         "mb": {scheme: card["schemes"][scheme]["size_mb"] for scheme in SCHEMES},
         "sha256": {scheme: card["schemes"][scheme]["sha256"] for scheme in SCHEMES},
-        **{key: int8[key] for key in ("made", "proof", "speed")},
+        **{key: int8[key] for key in ("made", "proof", "speed", "embedding_cosine")},
         "verdict": {key: int8["gate"].get(key) for key in ("verdict", "n", "drop_points", "interval", "decided_by", "needs_rows")},
         **{f"export_{key}": card["export"].get(key) for key in ("s", "peak_memory_mb")},
         "candidates": read_candidates(bundle / "candidates.csv"),

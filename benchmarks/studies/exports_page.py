@@ -50,12 +50,13 @@ def render(result: dict) -> str:
     """Return the tables of a result as Markdown."""
     members = [m for m in result["members"] if "refused" not in m]
     levels = list(max((m["loss"] for m in members), key=len))
-    refused = [f"| {m['name']} | refused: {m['refused']} |" + " |" * 8 for m in result["members"] if "refused" in m]
-    lines = ["**The proof**: what ONNX Runtime makes of each int8 file when it opens it, and how it stands against its own fp32 (one thread, in turns, when "
-             f"it was exported), on {result['machine']['cpu']} {_vnni(result['machine'])}.{'' if result['schema'] > 1 else OLD_VERDICTS}", "",
+    refused = [f"| {m['name']} | refused: {m['refused']} |" + " |" * 9 for m in result["members"] if "refused" in m]
+    lines = ["**The proof**: what ONNX Runtime makes of each int8 file when it opens it, how it stands against its own fp32 (one thread, in turns, when it was "
+             "exported), and the cosine of its embeddings with fp32's on the stored images (median, least), on "
+             f"{result['machine']['cpu']} {_vnni(result['machine'])}.{'' if result['schema'] > 1 else OLD_VERDICTS}", "",
              "| member | convolutions in int8 | in float | BatchNorm | Transpose | weights in float, MB | MB (of fp32's) | speed of fp32's | verdict "
-             "| export took |",
-             "|---|---:|---:|---:|---:|---:|---|---|---|---|",
+             "| cosine | export took |",
+             "|---|---:|---:|---:|---:|---:|---|---|---|---|---|",
              *(_proof_line(m) for m in members), *refused, "",
              f"**The loss** on the test rows of {result['dataset']['name']}, in points at each level of the tree, with 95 % intervals by listing; less than 0 "
              f"is a gain. Macro is over the nodes with at least {LEAST_ROWS} rows.", "",
@@ -72,8 +73,13 @@ def _proof_line(m: dict) -> str:
     proof, (low, high) = m["proof"], m["speed"]["interval"]
     cells = [m["name"], proof["int8_convolutions"], proof["float_convolutions"], proof["batchnorms"], proof["transposes"], f"{proof['float_weights_mb']:.2f}",
              f"{m['mb']['int8']:.1f} ({m['mb']['int8'] / m['mb']['fp32']:.2f})", f"{m['speed']['ratio']:.2f} ({low:.2f} to {high:.2f})",
-             _verdict(m["verdict"]), f"{m['export_s']:.0f} s, {m['export_peak_memory_mb'] / 1024:.1f} GB" if m.get("export_s") else ""]  # fmt: skip
+             _verdict(m["verdict"]), _cosine(m.get("embedding_cosine")),
+             f"{m['export_s']:.0f} s, {m['export_peak_memory_mb'] / 1024:.1f} GB" if m.get("export_s") else ""]  # fmt: skip
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def _cosine(found: dict | None) -> str:
+    return f"{found['median']:.4f}, {found['least']:.3f}" if found else ""
 
 
 def _vnni(machine: dict) -> str:
