@@ -61,9 +61,12 @@ def test_an_evaluation_of_other_rows_is_refused(evaluations):
 
 def test_what_an_export_refused_is_told():
     machine = {"cpu": "Abacus", "features": ["avx512_vnni"]}
-    result = {"schema": 2, "machine": machine, "dataset": {"name": "d"}, "members": [{"name": "b0-128-general", "refused": "fail"}, told("v2-b0-128-general")]}
+    made = {key: told("")[key] for key in ("made", "candidates")}
+    refused = {"name": "b0-128-general", "refused": "fail", **made}
+    result = {"schema": 2, "machine": machine, "dataset": {"name": "d"}, "members": [refused, told("v2-b0-128-general")]}
     page = render(result)
-    assert "| b0-128-general | refused: fail |" in page
+    assert "| b0-128-general | refused: fail |" in page and "<summary>b0-128-general: the best of 40 candidates on 128 joined halves</summary>" in page
+    assert render({**result, "members": [refused]}).count("<details>") == 1 and page.count("<details>") == 2
     assert "| v2-b0-128-general | 89 | 2 | 0 | 3 | 0.20 | 7.0 (0.29) | 1.70 (1.60 to 1.80) | pass | 0.9981, 0.950 | 150 s, 2.8 GB |" in page
     assert "on Abacus with VNNI." in page and "on Abacus without VNNI. Verdicts are" in render({**result, "schema": 1, "machine": {**machine, "features": []}})
     assert "| v2-b0-128-general | micro | -0.10 (-0.30 to +0.10) |\n|  | macro |  |" in page

@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.studies.compressing import SCHEMES, evaluate_bundles, exporting
 from benchmarks.studies.exports_page import LEAST_ROWS, render
 from benchmarks.studies.parts import exit_code_of
+from export.bundle import CANDIDATES
 from family.card import read_card
 from family.data.dataset import Dataset, Rows, open_dataset
 from family.errors import UserError
@@ -68,7 +69,8 @@ def member(work: Path, name: str, dataset: Dataset) -> dict:
     bundle = work / "bundles" / name
     card = read_card(bundle)
     if "int8" not in card["schemes"]:
-        return {"name": card["name"], "refused": card.get("refused", {}).get("int8", {}).get("gate", {}).get("verdict", "no int8")}
+        refused = card.get("refused", {}).get("int8", {})
+        return {"name": card["name"], "refused": refused.get("why", "no int8"), "made": refused.get("made"), "candidates": read_candidates(bundle / CANDIDATES)}
     int8 = card["schemes"]["int8"]
     rows = dataset.rows("test", dataset.scope_of(card))
     return {
@@ -78,7 +80,7 @@ def member(work: Path, name: str, dataset: Dataset) -> dict:
         **{key: int8[key] for key in ("made", "proof", "speed", "embedding_cosine")},
         "verdict": {key: int8["gate"].get(key) for key in ("verdict", "n", "drop_points", "interval", "decided_by", "needs_rows")},
         **{f"export_{key}": card["export"].get(key) for key in ("s", "peak_memory_mb")},
-        "candidates": read_candidates(bundle / "candidates.csv"),
+        "candidates": read_candidates(bundle / CANDIDATES),
         "loss": loss(rows, *(work / "evaluations" / f"{name}-{scheme}" for scheme in SCHEMES)),
     }
 

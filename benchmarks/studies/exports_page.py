@@ -49,7 +49,7 @@ def render_versus(found: list[dict]) -> str:
 def render(result: dict) -> str:
     """Return the tables of a result as Markdown."""
     members = [m for m in result["members"] if "refused" not in m]
-    levels = list(max((m["loss"] for m in members), key=len))
+    levels = list(max((m["loss"] for m in members), key=len, default={}))
     refused = [f"| {m['name']} | refused: {m['refused']} |" + " |" * 9 for m in result["members"] if "refused" in m]
     lines = ["**The proof**: what ONNX Runtime makes of each int8 file when it opens it, how it stands against its own fp32 (one thread, in turns, when it was "
              "exported), and the cosine of its embeddings with fp32's on the stored images (median, least), on "
@@ -64,8 +64,9 @@ def render(result: dict) -> str:
              *(line for m in members for line in _loss_lines(m, levels)), "",
              "**The candidates** of each member that were timed. Divergence from fp32 is on joined halves of training rows; a time of 1.00 is that of "
              "all blocks in int8. Accuracies are of validation rows, and had no part in the choice."]  # fmt: skip
-    for m in members:
-        lines += ["", *_candidate_lines(m)]
+    for m in result["members"]:
+        if m.get("candidates"):
+            lines += ["", *_candidate_lines(m)]
     return "\n".join(lines) + "\n"
 
 
