@@ -97,6 +97,8 @@ def test_the_card_tells_how_the_export_was_checked(place):
         entry = card["schemes"][scheme]
         assert entry["gate"]["verdict"] in ("pass", "undecided") and {"1", "2"} <= set(entry["gate"]["levels"])
         assert entry["speed"]["interval"][0] <= entry["speed"]["ratio"] <= entry["speed"]["interval"][1]
+        least, median = (entry["embedding_cosine"][key] for key in ("least", "median"))
+        assert -1 <= least <= median <= 1.000001 and median > {"fp16": 0.999, "int8": 0.9}[scheme]
     proof = card["schemes"]["int8"]["proof"]
     assert proof["float_convolutions"] <= made["convolutions_in_float"] and proof["batchnorms"] == 0
     assert proof["int8_convolutions"] + proof["float_convolutions"] == 49 and proof["int8_convolutions"] > 49 / 2
@@ -105,7 +107,7 @@ def test_the_card_tells_how_the_export_was_checked(place):
 def test_what_was_exported_is_verified(place):
     said = family("verify", place / "bundle").stdout
     assert "WRONG" not in said and said.count("stored inputs have the stored best category") == 3 and "int8 proof" in said
-    assert said.count("labels, tree, preprocessing and card, as the card says") == 3
+    assert said.count("labels, tree, preprocessing and card, as the card says") == 3 and said.count("embeddings: their cosine with fp32's is") == 2
 
 
 def test_a_scheme_that_loses_too_much_is_refused_and_the_others_are_written(place):
