@@ -61,7 +61,7 @@ def verify(folder: Path, only: str | None = None, provider: str = "auto", thread
     if only is not None and only not in bundle.schemes:
         raise unknown_name(f"scheme of {folder}", only, bundle.schemes)
     yield _check("tree", card_ontology(card).digest == card["dataset"]["ontology_digest"], f"{len(card['classes'])} categories") if _has_tree(card) else (
-        _unknown("tree", "the card does not tell its digest")
+        _unknown("tree", "its digest is of the whole tree, of which a submodel has a part" if card.get("subtrees") else "the card does not tell its digest")
     )
     files = list(_files(folder, card))
     yield from files
