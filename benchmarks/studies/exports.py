@@ -42,26 +42,33 @@ def measure(args: argparse.Namespace) -> dict:
     """Export and evaluate, and write what came out.
 
     Raises:
-        Failure: a step failed; int8 that an export refuses is told in the result.
+        Failure: an evaluation failed; what an export refuses is told in the result.
     """
     from benchmarks.machine import describe_machine, now
 
     dataset = open_dataset(args.dataset)
     bundles = [args.work / "bundles" / run.name for run in args.run]
-    told = [line for pair in zip(args.run, bundles, strict=True) for line in run_steps([exporting(args, *pair)])]  # one alone: what it takes is told
-    evaluate_bundles(args, bundles, told)
+    told = {bundle: run_steps([exporting(args, run, bundle)]) for run, bundle in zip(args.run, bundles, strict=True)}  # one alone: what it takes is told
+    made = [bundle for bundle in bundles if (bundle / "card.json").is_file()]
+    evaluate_bundles(args, made, [])
     result = {
         "schema": 2,  # 1 had verdicts by point estimates, and no cost of the export
         "kind": "exports",
         "at": now(),
         "command": f"python -m benchmarks.studies.exports DATASET {'--run RUN ' * len(args.run)}--work DIR --out FILE.json",
         "dataset": {"name": dataset.about["name"], "digest": dataset.digest},
-        "members": [member(args.work, run.name, dataset) for run in args.run],
+        "members": [
+            member(args.work, run.name, dataset) if bundle in made else _without_bundle(run, told[bundle]) for run, bundle in zip(args.run, bundles, strict=True)
+        ],
         "machine": describe_machine(),
     }
     write_json(args.out, result)
     print(render(result))
     return result
+
+
+def _without_bundle(run: Path, failed: list[str]) -> dict:
+    return {"name": read_card(run)["name"], "refused": f"fp32 too, {failed[0].rpartition(': ')[2]}"}  # without paths
 
 
 def member(work: Path, name: str, dataset: Dataset) -> dict:
