@@ -96,7 +96,8 @@ def test_candidates_are_read_as_numbers(tmp_path):
 
 def test_the_page_holds_the_tables_of_the_checked_in_results():
     results = ROOT / "benchmarks" / "results"
-    *told, versus = (json.loads((results / name).read_text(encoding="utf-8")) for name in ("exports.json", "exports-avx2.json", "exports-128-avx2.json", "versus-224.json"))
+    names = ("exports.json", "exports-avx2.json", "exports-128-avx2.json", "versus-224.json")
+    *told, versus = (json.loads((results / name).read_text(encoding="utf-8")) for name in names)
     page = (ROOT / "export" / "README.md").read_text(encoding="utf-8")
     assert write_tables(page, told, read_rows([results / "peers-224-amd-epyc-2.jsonl"]), versus) == page and all(result["members"] for result in told)
     with pytest.raises(UserError, match="no section"):

@@ -58,7 +58,8 @@ def measure(args: argparse.Namespace) -> dict:
         "command": f"python -m benchmarks.studies.exports DATASET {'--run RUN ' * len(args.run)}--work DIR --out FILE.json",
         "dataset": {"name": dataset.about["name"], "digest": dataset.digest},
         "members": [
-            member(args.work, run.name, dataset) if bundle in made else _without_bundle(run, told[bundle]) for run, bundle in zip(args.run, bundles, strict=True)
+            member(args.work, run.name, dataset) if bundle in made else _without_bundle(run, told[bundle])
+            for run, bundle in zip(args.run, bundles, strict=True)
         ],
         "machine": describe_machine(),
     }
