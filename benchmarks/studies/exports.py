@@ -9,6 +9,7 @@ Killed, the same command goes on: what is exported and evaluated in DIR is passe
 import argparse
 import csv
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,12 @@ from benchmarks.studies.compressing import SCHEMES, evaluate_bundles, exporting
 from benchmarks.studies.exports_page import LEAST_ROWS, render
 from benchmarks.studies.parts import exit_code_of
 from export.bundle import CANDIDATES
+from export.rows import calibration_rows, held_back_rows
+from export.search import report_accuracy, search, summary, write_candidates
 from family.card import read_card
 from family.data.dataset import Dataset, Rows, open_dataset
+from family.data.images import Preprocessing
+from family.data.reading import decode_all
 from family.errors import UserError
 from family.evaluation.against import read_answers
 from family.evaluation.intervals import macro_difference, sum_by_listing
@@ -58,7 +63,7 @@ def measure(args: argparse.Namespace) -> dict:
         "command": f"python -m benchmarks.studies.exports DATASET {'--run RUN ' * len(args.run)}--work DIR --out FILE.json",
         "dataset": {"name": dataset.about["name"], "digest": dataset.digest},
         "members": [
-            member(args.work, run.name, dataset) if bundle in made else _without_bundle(run, told[bundle])
+            member(args.work, run.name, dataset) if bundle in made else _without_bundle(run, told[bundle], dataset)
             for run, bundle in zip(args.run, bundles, strict=True)
         ],
         "machine": describe_machine(),
@@ -68,8 +73,21 @@ def measure(args: argparse.Namespace) -> dict:
     return result
 
 
-def _without_bundle(run: Path, failed: list[str]) -> dict:
-    return {"name": read_card(run)["name"], "refused": f"fp32 too, {failed[0].rpartition(': ')[2]}"}  # without paths
+def _without_bundle(run: Path, failed: list[str], dataset: Dataset) -> dict:
+    """Return what there is to say of a run whose fp32 is refused: the candidates that there would have been, made of the graph that was not kept."""
+    from family.training.runs import load_calibrated  # isort: skip  (TensorFlow, quietly, from here on)
+    from export.onnx import convert
+
+    model, card = load_calibrated(run)
+    how, val = Preprocessing.from_card(card["preprocessing"]), held_back_rows(dataset, card)
+    with tempfile.TemporaryDirectory() as folder:
+        convert(model, Path(folder) / "fp32.onnx")
+        calibration, ranked_on = (decode_all(rows, how) for rows in calibration_rows(dataset, card))
+        trials, rows = search(Path(folder) / "fp32.onnx", calibration, ranked_on, Path(folder))
+        report_accuracy(trials, rows, decode_all(val, how), val.labels)
+        write_candidates(Path(folder) / CANDIDATES, rows)
+        found = {"made": summary(trials, rows, len(calibration)), "candidates": read_candidates(Path(folder) / CANDIDATES)}
+    return {"name": card["name"], "refused": f"fp32 too, {failed[0].rpartition(': ')[2]}", **found}  # without paths
 
 
 def member(work: Path, name: str, dataset: Dataset) -> dict:
