@@ -18,8 +18,7 @@ from benchmarks.studies.compressing import SCHEMES, evaluate_bundles, exporting
 from benchmarks.studies.exports_page import LEAST_ROWS, render
 from benchmarks.studies.parts import exit_code_of
 from export.bundle import CANDIDATES
-from export.rows import calibration_rows, held_back_rows
-from export.search import report_accuracy, search, summary, write_candidates
+from export.rows import held_back_rows
 from family.card import read_card
 from family.data.dataset import Dataset, Rows, open_dataset
 from family.data.images import Preprocessing
@@ -76,18 +75,18 @@ def measure(args: argparse.Namespace) -> dict:
 def _without_bundle(run: Path, failed: list[str], dataset: Dataset) -> dict:
     """Return what there is to say of a run whose fp32 is refused: the candidates that there would have been, made of the graph that was not kept."""
     from family.training.runs import load_calibrated  # isort: skip  (TensorFlow, quietly, from here on)
+    from export.exporting import MAKERS, Judged
     from export.onnx import convert
 
     model, card = load_calibrated(run)
     how, val = Preprocessing.from_card(card["preprocessing"]), held_back_rows(dataset, card)
-    with tempfile.TemporaryDirectory() as folder:
-        convert(model, Path(folder) / "fp32.onnx")
-        calibration, ranked_on = (decode_all(rows, how) for rows in calibration_rows(dataset, card))
-        trials, rows = search(Path(folder) / "fp32.onnx", calibration, ranked_on, Path(folder))
-        report_accuracy(trials, rows, decode_all(val, how), val.labels)
-        write_candidates(Path(folder) / CANDIDATES, rows)
-        found = {"made": summary(trials, rows, len(calibration)), "candidates": read_candidates(Path(folder) / CANDIDATES)}
-    return {"name": card["name"], "refused": f"fp32 too, {failed[0].rpartition(': ')[2]}", **found}  # without paths
+    judged = Judged(decode_all(val, how), val.labels, val.listing_ids, [], np.empty((0, 0), np.float32), len(val))  # accuracies alone: nothing is judged
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        convert(model, folder / "model.fp32.onnx")
+        made, _, _ = MAKERS["int8"](folder / "model.fp32.onnx", folder / "model.int8.onnx", dataset, card, how, judged)
+        candidates = read_candidates(folder / CANDIDATES)
+    return {"name": card["name"], "refused": f"fp32 too, {failed[0].rpartition(': ')[2]}", "made": made, "candidates": candidates}  # without paths
 
 
 def member(work: Path, name: str, dataset: Dataset) -> dict:
