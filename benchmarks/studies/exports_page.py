@@ -54,7 +54,7 @@ def render(result: dict) -> str:
     lines = ["**The proof**: what ONNX Runtime makes of each int8 file when it opens it, how it stands against its own fp32 (one thread, in turns, when it was "
              "exported), and the cosine of its embeddings with fp32's on the stored images (median, least), on "
              f"{result['machine']['cpu']} {_vnni(result['machine'])}.{'' if result['schema'] > 1 else OLD_VERDICTS}", "",
-             "| member | convolutions in int8 | in float | BatchNorm | Transpose | weights in float, MB | MB (of fp32's) | speed of fp32's | verdict "
+             "| member | convolutions in int8 | in float | BatchNorm | Transpose | weights in float, MB | MB (of fp32's) | speed of fp32's | verdict (images that would decide) "
              "| cosine | export took |",
              "|---|---:|---:|---:|---:|---:|---|---|---|---|---|",
              *(_proof_line(m) for m in members), *refused, "",
@@ -89,7 +89,7 @@ def _vnni(machine: dict) -> str:
 
 def _verdict(found: dict) -> str:
     needs = found.get("needs_rows")
-    return found["verdict"] + (f", about {needs:,} images would decide" if needs and needs <= MOST_ROWS else "")
+    return found["verdict"] + (f" ({needs:,})" if needs and needs <= MOST_ROWS else "")
 
 
 def _loss_lines(m: dict, levels: list[str]) -> list[str]:
