@@ -54,8 +54,8 @@ def render(result: dict) -> str:
     lines = ["**The proof**: what ONNX Runtime makes of each int8 file when it opens it, how it stands against its own fp32 (one thread, in turns, when it was "
              "exported), and the cosine of its embeddings with fp32's on the stored images (median, least), on "
              f"{result['machine']['cpu']} {_vnni(result['machine'])}.{'' if result['schema'] > 1 else OLD_VERDICTS}", "",
-             "| member | convolutions in int8 | in float | BatchNorm | Transpose | weights in float, MB | MB (of fp32's) | speed of fp32's | verdict (images that would decide) "
-             "| cosine | export took |",
+             "| member | convolutions in int8 | in float | BatchNorm | Transpose | weights in float, MB | MB (of fp32's) | speed of fp32's "
+             "| verdict (images that would decide) | cosine | export took |",
              "|---|---:|---:|---:|---:|---:|---|---|---|---|---|",
              *(_proof_line(m) for m in members), *refused, "",
              f"**The loss** on the test rows of {result['dataset']['name']}, in points at each level of the tree, with 95 % intervals by listing; less than 0 "
